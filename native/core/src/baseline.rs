@@ -1,0 +1,1 @@
+//! What each file was when it was last seen.

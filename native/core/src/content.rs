@@ -1,0 +1,1 @@
+//! Facts from the bytes of a file.

@@ -1,0 +1,1 @@
+//! Decaying memory over an actor's behaviour.

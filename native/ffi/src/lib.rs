@@ -1,0 +1,7 @@
+//! The C ABI that Python sees: every export returns an `int32_t` status (0 = done), writes results to
+//! out-pointers, describes a failure in a caller-owned [`abi::ShdError`], catches panics and keeps no Python memory.
+
+pub mod abi;
+pub mod envelope;
+pub mod observe;
+pub mod watch;

@@ -1,0 +1,1 @@
+//! Bounded sampling of a file into facts.

@@ -1,0 +1,1 @@
+"""shieldctl: the administrator's hand on shieldd (see shieldctl(1))."""

@@ -1,0 +1,1 @@
+"""shieldd.api"""

@@ -1,0 +1,99 @@
+"""One error for everything: a stable code, a sentence, and the next command.
+
+The table below is the whole list; `shieldctl(1)` prints it and a test compares the two. Codes never change
+their meaning. Text is lower case without a full stop; it never holds file content or key material.
+Exit statuses: 1 failed, 2 usage, 3 daemon not running, 4 no such object, 5 denied, 6 findings or degraded,
+7 configuration invalid.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """What a code stands for: process exit status, HTTP status, title, and the hint (next command) if there is one."""
+
+    exit: int
+    http: int
+    title: str
+    hint: str = ""
+
+
+CODES: Final[dict[str, Entry]] = {
+    # the native core itself
+    "native.abi": Entry(1, 500, "compiled core and package do not fit", "reinstall shieldd"),
+    "native.panic": Entry(1, 500, "fault inside the compiled core", "report it with the output of: shieldctl doctor"),
+    "native.argument": Entry(1, 500, "compiled core called with a wrong argument"),
+    # the sealed file, by the layer that refuses (shield-envelope(5))
+    "envelope.magic": Entry(1, 422, "not a sealed file"),
+    "envelope.slot": Entry(1, 422, "no header slot is whole"),
+    "envelope.crc": Entry(1, 422, "header slot torn"),
+    "envelope.suite": Entry(1, 422, "unknown cipher suite"),
+    "envelope.recipient": Entry(1, 422, "no key of ours is among the recipients", "shieldctl keys list"),
+    "envelope.header-mac": Entry(1, 422, "header was tampered with"),
+    "envelope.commitment": Entry(1, 422, "key does not commit to this file"),
+    "envelope.metadata": Entry(1, 422, "sealed metadata was tampered with or is malformed"),
+    "envelope.chunk": Entry(1, 422, "content was tampered with"),
+    "envelope.truncated": Entry(1, 422, "sealed file is cut short"),
+    "envelope.trailing": Entry(1, 422, "bytes after the end of the sealed file"),
+    "envelope.already": Entry(1, 409, "file is sealed already"),
+    # keys
+    "keys.version": Entry(1, 422, "unknown key version", "shieldctl keys list"),
+    "keys.locked": Entry(1, 503, "keystore is locked"),
+    "keys.store": Entry(1, 500, "keystore is damaged", "restore it from a backup of the state directory"),
+    "keys.unlock": Entry(1, 403, "wrong passphrase or key for the keystore"),
+    # files by descriptor
+    "file.outside": Entry(1, 403, "path is not inside a guarded tree", "shieldctl status"),
+    "file.missing": Entry(4, 404, "no such file"),
+    "file.denied": Entry(5, 403, "permission denied by the file system"),
+    "file.not-regular": Entry(1, 422, "not a regular file"),
+    "file.directory": Entry(1, 422, "is a directory"),
+    "file.symlink": Entry(1, 422, "a symbolic link is on the way"),
+    "file.hardlinks": Entry(1, 409, "file has other hard links; its content would stay open under them"),
+    "file.mount": Entry(1, 422, "a mount point is on the way"),
+    "file.changed": Entry(1, 409, "file changed while it was worked on; nothing was done to it"),
+    "file.busy": Entry(1, 409, "a program has the file open for writing; nothing was done to it"),
+    "file.exists": Entry(1, 409, "something is there already; it was not overwritten", "name another directory with --to"),
+    "file.immutable": Entry(1, 409, "file is immutable or append-only"),
+    "file.full": Entry(1, 507, "no space left; nothing was lost"),
+    "file.readonly": Entry(1, 409, "file system is read-only"),
+    "file.io": Entry(1, 500, "input/output error"),
+    "file.name": Entry(2, 400, "not a usable file name"),
+    "file.budget": Entry(1, 413, "file is beyond the configured limit"),
+    "file.race": Entry(1, 409, "path was swapped while it was worked on; nothing was done"),
+}
+
+
+class ShieldError(Exception):
+    """A failure with a stable code.
+
+    Args:
+        code: a key of `CODES`; an unknown one is a programming error and is reported as such.
+        message: one sentence about this case; defaults to the code's title.
+        errno: the operating system's error number behind it.
+        path: the file concerned, as bytes; shown escaped, and only where the caller may see paths.
+        hint: overrides the table's next command.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        errno: int | None = None,
+        path: bytes | None = None,
+        hint: str | None = None,
+    ) -> None:
+        entry = CODES[code]
+        self.code = code
+        self.errno = errno
+        self.path = path
+        self.message = message or entry.title
+        self.hint = entry.hint if hint is None else hint
+        self.exit_status = entry.exit
+        self.http_status = entry.http
+        super().__init__(code, self.message)
+
+    def __str__(self) -> str:
+        return self.message
