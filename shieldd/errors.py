@@ -62,6 +62,23 @@ CODES: Final[dict[str, Entry]] = {
     "file.name": Entry(2, 400, "not a usable file name"),
     "file.budget": Entry(1, 413, "file is beyond the configured limit"),
     "file.race": Entry(1, 409, "path was swapped while it was worked on; nothing was done"),
+    # the learned policy: each refusal leaves the daemon on its hard rules
+    "policy.missing": Entry(1, 503, "policy or manifest is missing", "shieldctl policy show"),
+    "policy.size": Entry(1, 422, "policy is larger than the limit"),
+    "policy.manifest": Entry(1, 422, "policy manifest is malformed"),
+    "policy.signature": Entry(1, 422, "policy signature does not hold"),
+    "policy.digest": Entry(1, 422, "policy is not the one that the manifest names"),
+    "policy.model": Entry(1, 422, "policy cannot be read by the inference runtime"),
+    "policy.shape": Entry(1, 422, "policy has other inputs or outputs than expected"),
+    "policy.schema": Entry(1, 422, "policy was made for another observation schema"),
+    "policy.self-test": Entry(1, 422, "policy does not reproduce its self-test"),
+    "policy.output": Entry(1, 500, "policy gave numbers that are not finite"),
+    "policy.key": Entry(1, 422, "public key of the policy is unreadable"),
+    # signature scanning; a failed scan never leads to quarantine
+    "scan.rules": Entry(7, 422, "signature rules do not compile"),
+    "scan.digests": Entry(7, 422, "digest list is malformed"),
+    "scan.time": Entry(1, 504, "scan ran out of time; the file was left alone"),
+    "scan.io": Entry(1, 500, "file could not be read for scanning; it was left alone"),
 }
 
 
