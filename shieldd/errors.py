@@ -79,6 +79,30 @@ CODES: Final[dict[str, Entry]] = {
     "scan.digests": Entry(7, 422, "digest list is malformed"),
     "scan.time": Entry(1, 504, "scan ran out of time; the file was left alone"),
     "scan.io": Entry(1, 500, "file could not be read for scanning; it was left alone"),
+    # the socket, by the door that refuses
+    "api.denied": Entry(5, 403, "not allowed for this user", "run it as root, or ask for membership of the shieldd group"),
+    "api.not-found": Entry(4, 404, "no such object"),
+    "api.ambiguous": Entry(4, 409, "more than one object has an id that begins so", "give more characters of the id"),
+    "api.route": Entry(1, 404, "no such route", "curl --unix-socket SOCKET http://shieldd/openapi.json"),
+    "api.method": Entry(1, 405, "method not allowed on this route"),
+    "api.invalid": Entry(2, 422, "request does not fit its model"),
+    "api.json": Entry(2, 400, "request is not strict JSON"),
+    "api.depth": Entry(2, 400, "request is nested too deeply"),
+    "api.media": Entry(2, 415, "request body is not application/json"),
+    "api.too-large": Entry(2, 413, "request body is larger than 1 MiB"),
+    "api.timeout": Entry(1, 408, "request took too long to arrive"),
+    "api.busy": Entry(1, 503, "too many connections", "try again in a moment"),
+    "api.internal": Entry(1, 500, "fault inside the daemon", "journalctl -u shieldd"),
+    "api.socket": Entry(1, 500, "socket cannot be made", "shieldctl ping tells whether another daemon has it"),
+    # the command line
+    "cli.unreachable": Entry(3, 503, "daemon is not running", "systemctl start shieldd, or name its socket with --socket"),
+    "cli.not-ready": Entry(3, 503, "daemon was not ready in time", "shieldctl doctor"),
+    "cli.cut": Entry(1, 502, "answer ended early", "shieldctl doctor"),
+    "cli.protocol": Entry(1, 502, "answer is not one of shieldd's"),
+    "cli.usage": Entry(2, 400, "wrong usage", "shieldctl --help"),
+    "cli.confirm": Entry(2, 400, "needs a yes, and there is no terminal to ask on", "add --yes"),
+    "cli.aborted": Entry(1, 400, "not done"),
+    "cli.interrupted": Entry(130, 499, "interrupted"),
 }
 
 
