@@ -54,7 +54,9 @@ CODES: Final[dict[str, Entry]] = {
     "file.mount": Entry(1, 422, "a mount point is on the way"),
     "file.changed": Entry(1, 409, "file changed while it was worked on; nothing was done to it"),
     "file.busy": Entry(1, 409, "a program has the file open for writing; nothing was done to it"),
-    "file.exists": Entry(1, 409, "something is there already; it was not overwritten", "name another directory with --to"),
+    "file.exists": Entry(
+        1, 409, "something is there already; it was not overwritten", "name another directory with --to"
+    ),
     "file.immutable": Entry(1, 409, "file is immutable or append-only"),
     "file.full": Entry(1, 507, "no space left; nothing was lost"),
     "file.readonly": Entry(1, 409, "file system is read-only"),
@@ -80,7 +82,9 @@ CODES: Final[dict[str, Entry]] = {
     "scan.time": Entry(1, 504, "scan ran out of time; the file was left alone"),
     "scan.io": Entry(1, 500, "file could not be read for scanning; it was left alone"),
     # the socket, by the door that refuses
-    "api.denied": Entry(5, 403, "not allowed for this user", "run it as root, or ask for membership of the shieldd group"),
+    "api.denied": Entry(
+        5, 403, "not allowed for this user", "run it as root, or ask for membership of the shieldd group"
+    ),
     "api.not-found": Entry(4, 404, "no such object"),
     "api.ambiguous": Entry(4, 409, "more than one object has an id that begins so", "give more characters of the id"),
     "api.route": Entry(1, 404, "no such route", "curl --unix-socket SOCKET http://shieldd/openapi.json"),
@@ -95,7 +99,9 @@ CODES: Final[dict[str, Entry]] = {
     "api.internal": Entry(1, 500, "fault inside the daemon", "journalctl -u shieldd"),
     "api.socket": Entry(1, 500, "socket cannot be made", "shieldctl ping tells whether another daemon has it"),
     # the command line
-    "cli.unreachable": Entry(3, 503, "daemon is not running", "systemctl start shieldd, or name its socket with --socket"),
+    "cli.unreachable": Entry(
+        3, 503, "daemon is not running", "systemctl start shieldd, or name its socket with --socket"
+    ),
     "cli.not-ready": Entry(3, 503, "daemon was not ready in time", "shieldctl doctor"),
     "cli.cut": Entry(1, 502, "answer ended early", "shieldctl doctor"),
     "cli.protocol": Entry(1, 502, "answer is not one of shieldd's"),
