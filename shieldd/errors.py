@@ -109,6 +109,11 @@ CODES: Final[dict[str, Entry]] = {
     "cli.confirm": Entry(2, 400, "needs a yes, and there is no terminal to ask on", "add --yes"),
     "cli.aborted": Entry(1, 400, "not done"),
     "cli.interrupted": Entry(130, 499, "interrupted"),
+    # the drill
+    "drill.marker": Entry(1, 500, "not a marked scratch tree of this drill; nothing was done"),
+    "drill.place": Entry(1, 409, "no guarded tree to rehearse in", "shieldctl drill --in DIR"),
+    "drill.tool": Entry(1, 500, "no attack tool is installed", "install openssl or gnupg"),
+    "drill.unsettled": Entry(1, 504, "the daemon did not take note of the scratch tree in time", "shieldctl doctor"),
 }
 
 
