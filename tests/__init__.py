@@ -1,0 +1,1 @@
+"""Tests: behaviour, at the real thing; one folder for each part of the house."""

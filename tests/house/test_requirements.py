@@ -1,0 +1,41 @@
+"""The pinned packages are those that pyproject.toml asks for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from .source import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _name(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0]).lower()
+
+
+def _pins(file: str) -> dict[str, set[str]]:
+    pins: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([\w.\-]+)==(\S+)", (ROOT / "requirements" / file).read_text(), re.MULTILINE):
+        pins.setdefault(_name(name), set()).add(version)
+    return pins
+
+
+@pytest.mark.parametrize(
+    ("file", "extras"), [("runtime.txt", ()), ("learn.txt", ("learn",)), ("test.txt", ("learn", "test"))]
+)
+def test_everything_asked_for_is_pinned(file: str, extras: tuple[str, ...]) -> None:
+    asked = list(PROJECT["dependencies"])
+    for extra in extras:
+        asked += PROJECT["optional-dependencies"][extra]
+    missing = {_name(requirement) for requirement in asked} - set(_pins(file))
+    assert not missing, f"run scripts/lock: {sorted(missing)}"
+
+
+def test_tests_run_on_the_versions_that_are_shipped() -> None:
+    tested = _pins("test.txt")
+    shipped = _pins("runtime.txt")
+    differing = {name: (shipped[name], tested.get(name)) for name in shipped if tested.get(name) != shipped[name]}
+    assert not differing
