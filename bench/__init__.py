@@ -1,1 +1,1 @@
-"""Measurements: each module measures one part beside its peers; `python -m bench` runs them and writes BENCHMARKS.md."""
+"""Measurements: each module measures one part beside its peers; `python -m bench` runs them all."""

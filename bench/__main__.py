@@ -75,7 +75,7 @@ def measure(name: str) -> Section:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bench", "--rows", name],
-            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S, check=False,
+            cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False,
         )  # fmt: skip
         out, err, status = done.stdout, done.stderr, done.returncode
     except subprocess.TimeoutExpired as error:
@@ -166,7 +166,7 @@ def _output(*command: str) -> str:
 
 def merge(old: str, new: Mapping[str, str], order: Sequence[str]) -> str:
     """The page with the new sections in place of the old ones, in the measurements' order."""
-    kept = {name: body for name, body in re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", old)}
+    kept = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", old))
     sections = {name: f"## {name}\n{body}" for name, body in kept.items() if name in order} | dict(new)
     return _HEAD + "\n" + "\n".join(sections[name].strip() + "\n" for name in order if name in sections)
 
