@@ -58,6 +58,9 @@ CODES: Final[dict[str, Entry]] = {
     "store.closed": Entry(1, 503, "store is closed"),
     "store.value": Entry(1, 400, "record or filter is not acceptable to the store"),
     "store.busy": Entry(1, 503, "store did not answer in time", "shieldctl doctor"),
+    # what is remembered of files
+    "baseline.corrupt": Entry(1, 500, "stored fingerprints are damaged; files are learned anew"),
+    "baseline.version": Entry(1, 500, "stored fingerprints are of another version; files are learned anew"),
     # keys
     "keys.version": Entry(1, 422, "unknown key version", "shieldctl keys list"),
     "keys.locked": Entry(1, 503, "keystore is locked"),

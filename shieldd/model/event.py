@@ -49,6 +49,9 @@ FACTS: Final = np.dtype(
         ("dir_hash", "<u8"),
         ("path_hash", "<u8"),
         ("from_hash", "<u8"),
+        ("stem_hash", "<u8"),
+        ("content_hash", "<u8"),
+        ("prev_content_hash", "<u8"),
         ("format", "<u2"),
         ("ext_format", "<u2"),
         ("prev_format", "<u2"),
@@ -63,9 +66,9 @@ FACTS: Final = np.dtype(
         ("block_spread", "<f4"),
         ("similarity", "<f4"),
         ("encrypted_like", "<f4"),
+        ("prev_encrypted_like", "<f4"),
         ("reserved", "<f4"),
-    ],
-    align=True,
+    ]
 )
 
 
@@ -122,6 +125,14 @@ class FactFlag(IntFlag):
     SEALED = 1 << 18
     REPLACED = 1 << 19
     REACHABLE_BY_OTHERS = 1 << 20
+    PREV_DECLARED = 1 << 21
+    TEMPORARY = 1 << 22
+    SPARSE = 1 << 23
+    HARDLINKED = 1 << 24
+    DECODED = 1 << 25
+    TEXT = 1 << 26
+    PHI_SEVERAL = 1 << 27
+    PREV_STRUCTURE_OK = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,15 +43,32 @@ pub mod flags {
     pub const NOTE_LIKE: u64 = 1 << 17;
     /// A sealed file of shieldd.
     pub const SEALED: u64 = 1 << 18;
-    /// The same content is held by a new file of this actor: a verified replacement.
+    /// This file's content (decoded where it is compressed) is that of a known file of the same stem:
+    /// a verified replacement of it.
     pub const REPLACED: u64 = 1 << 19;
     /// A parent on the way from the root grants others search permission, or there is none between.
     pub const REACHABLE_BY_OTHERS: u64 = 1 << 20;
+    /// The version before declared encryption.
+    pub const PREV_DECLARED: u64 = 1 << 21;
+    /// The name is that of a temporary or backup file (`x~`, `.x.swp`, `x.tmp`, `x.part` …).
+    pub const TEMPORARY: u64 = 1 << 22;
+    /// At least one sample lay in a hole.
+    pub const SPARSE: u64 = 1 << 23;
+    /// The inode has other names.
+    pub const HARDLINKED: u64 = 1 << 24;
+    /// A sample of compressed content was decoded, not only its header read.
+    pub const DECODED: u64 = 1 << 25;
+    /// The content is plain text of one of the known kinds.
+    pub const TEXT: u64 = 1 << 26;
+    /// Text of identifiers in clear columns, or several kinds of them.
+    pub const PHI_SEVERAL: u64 = 1 << 27;
+    /// The version before was well-formed.
+    pub const PREV_STRUCTURE_OK: u64 = 1 << 28;
 }
 
-/// Facts of one file. Ratios are 0..=1; a negative value means unknown.
+/// Facts of one file. Ratios are 0..=1; a negative value means unknown. 152 bytes, no padding holes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
     /// Bits of [`flags`].
     pub flags: u64,
@@ -63,10 +80,16 @@ pub struct Facts {
     pub name_hash: u64,
     /// Hash of the directory.
     pub dir_hash: u64,
-    /// Hash of the whole path (key of the fingerprint).
+    /// Hash of the tree and the whole path (key of the fingerprint).
     pub path_hash: u64,
-    /// Hash of the old path of a rename, 0 where none.
+    /// Hash of the tree and the old path of a rename, 0 where none.
     pub from_hash: u64,
+    /// Hash of directory and base name without its extensions: a file and what a tool made of it share it.
+    pub stem_hash: u64,
+    /// Hash of size and samples: equal for copies, 0 where unknown.
+    pub content_hash: u64,
+    /// The same, before; 0 where unknown.
+    pub prev_content_hash: u64,
     /// Format by content: index into the format table, 0 unknown.
     pub format: u16,
     /// Format by extension.
@@ -95,6 +118,65 @@ pub struct Facts {
     pub similarity: f32,
     /// How much it looks encrypted from the bytes alone, 0..=1.
     pub encrypted_like: f32,
+    /// The same, before; negative unknown.
+    pub prev_encrypted_like: f32,
     /// Zero.
     pub reserved: f32,
+}
+
+impl Default for Facts {
+    /// Nothing known.
+    fn default() -> Self {
+        Facts {
+            flags: 0,
+            size: 0,
+            prev_size: 0,
+            name_hash: 0,
+            dir_hash: 0,
+            path_hash: 0,
+            from_hash: 0,
+            stem_hash: 0,
+            content_hash: 0,
+            prev_content_hash: 0,
+            format: 0,
+            ext_format: 0,
+            prev_format: 0,
+            phi_hits: 0,
+            mode: 0,
+            entropy: [-1.0; 3],
+            chi_square: [-1.0; 3],
+            prev_entropy: -1.0,
+            ascii: -1.0,
+            zero: -1.0,
+            serial: 0.0,
+            block_spread: -1.0,
+            similarity: -1.0,
+            encrypted_like: -1.0,
+            prev_encrypted_like: -1.0,
+            reserved: 0.0,
+        }
+    }
+}
+
+impl Facts {
+    /// Whether all bits of `mask` are set.
+    pub fn has(&self, mask: u64) -> bool {
+        self.flags & mask == mask
+    }
+
+    /// Whether any bit of `mask` is set.
+    pub fn any(&self, mask: u64) -> bool {
+        self.flags & mask != 0
+    }
+
+    /// Mean entropy of the samples, negative where nothing was read.
+    pub fn mean_entropy(&self) -> f32 {
+        let known = self.entropy.iter().filter(|x| **x >= 0.0);
+        let (sum, n) = known.fold((0.0f32, 0u32), |(s, n), x| (s + x, n + 1));
+        if n == 0 {
+            -1.0
+        } else {
+            sum / n as f32
+        }
+    }
 }

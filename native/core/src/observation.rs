@@ -25,11 +25,28 @@ pub struct Feature {
     pub help: &'static str,
 }
 
-const fn f(name: &'static str, part: &'static str, unit: &'static str, min: f32, max: f32, unknown: bool, help: &'static str) -> Feature {
-    Feature { name, part, unit, min, max, unknown, help }
+const fn f(
+    name: &'static str,
+    part: &'static str,
+    unit: &'static str,
+    min: f32,
+    max: f32,
+    unknown: bool,
+    help: &'static str,
+) -> Feature {
+    Feature {
+        name,
+        part,
+        unit,
+        min,
+        max,
+        unknown,
+        help,
+    }
 }
 
 /// The columns, in order.
+#[rustfmt::skip]
 pub static FEATURES: &[Feature] = &[
     // file
     f("size_log2", "file", "log2(1 + bytes)", 0.0, 64.0, false, "size of the file"),
@@ -72,6 +89,9 @@ pub static FEATURES: &[Feature] = &[
     f("op_delete", "operation", "flag", 0.0, 1.0, false, "the file was deleted"),
     f("op_rename", "operation", "flag", 0.0, 1.0, false, "the file was renamed"),
     f("op_attrib", "operation", "flag", 0.0, 1.0, false, "mode, owner or attributes changed"),
+    f("op_read", "operation", "flag", 0.0, 1.0, false, "the file was opened for reading (sources that can tell)"),
+    f("destroys", "operation", "flag", 0.0, 1.0, false, "this event destroyed a known file with no verified replacement"),
+    f("replaces", "operation", "flag", 0.0, 1.0, false, "what this event removed or changed lives on in verified content"),
     // actor: exponentially decaying counts, time constants 1 s, 10 s, 60 s
     f("writes_1s", "actor", "decayed count", 0.0, 1e6, false, "files written, last second"),
     f("writes_10s", "actor", "decayed count", 0.0, 1e6, false, "files written, last ten seconds"),
@@ -106,20 +126,65 @@ pub static FEATURES: &[Feature] = &[
     f("encrypted_outputs_10s", "actor", "decayed count", 0.0, 1e6, false, "new content that looks encrypted, last ten seconds"),
     f("encrypted_outputs_60s", "actor", "decayed count", 0.0, 1e6, false, "new content that looks encrypted, last minute"),
     f("replacements_60s", "actor", "decayed count", 0.0, 1e6, false, "files whose content lives on in a verified new file, last minute"),
+    f("overwritten_10s", "actor", "decayed count", 0.0, 1e6, false, "known files whose content was lost in place, last ten seconds"),
+    f("overwritten_60s", "actor", "decayed count", 0.0, 1e6, false, "known files whose content was lost in place, last minute"),
+    f("bad_pairs_10s", "actor", "decayed count", 0.0, 1e6, false, "known files removed beside new content that is encrypted or of no known kind, last ten seconds"),
+    f("bad_pairs_60s", "actor", "decayed count", 0.0, 1e6, false, "known files removed beside new content that is encrypted or of no known kind, last minute"),
+    f("declared_encrypted_60s", "actor", "decayed count", 0.0, 1e6, false, "new content that declares its encryption, last minute"),
+    f("unknown_outputs_60s", "actor", "decayed count", 0.0, 1e6, false, "new content of no known kind, last minute"),
+    f("drops_60s", "actor", "decayed count", 0.0, 1e6, false, "new executables and scripts, last minute"),
+    f("reads_10s", "actor", "decayed count", 0.0, 1e6, false, "files opened for reading, last ten seconds"),
+    f("reads_60s", "actor", "decayed count", 0.0, 1e6, false, "files opened for reading, last minute"),
     // context
+    f("destroyed_ratio", "context", "ratio", 0.0, 1.0, false, "share of destroyed among the files the actor changed or deleted, last minute"),
+    f("encrypted_ratio", "context", "ratio", 0.0, 1.0, false, "share of encrypted-looking among the actor's outputs, last minute"),
+    f("unknown_ratio", "context", "ratio", 0.0, 1.0, false, "share of no known kind among the actor's outputs, last minute"),
     f("actor_age", "context", "log2(1 + s)", 0.0, 32.0, false, "time since the actor's first event"),
     f("actor_events", "context", "log2(1 + n)", 0.0, 32.0, false, "events of the actor so far"),
     f("attributed", "context", "flag", 0.0, 1.0, false, "the actor is a process that the kernel named"),
     f("tree_destroyed_60s", "context", "decayed count", 0.0, 1e6, false, "known files destroyed in this tree by anybody, last minute"),
+    f("host_destroyed_60s", "context", "decayed count", 0.0, 1e6, false, "known files destroyed in any guarded tree by anybody, last minute"),
     f("synthetic", "context", "flag", 0.0, 1.0, false, "found by a scan, order in time unknown"),
     f("merged", "context", "log2(n)", 0.0, 32.0, false, "kernel events merged into this one"),
 ];
 
 /// Number of columns.
-pub const WIDTH: usize = 78;
+pub const WIDTH: usize = 94;
 
 /// Actions of the policy, in the order of its logits.
 pub static ACTIONS: [&str; 5] = ["allow", "alert", "seal", "quarantine", "contain"];
+
+/// The whole schema as JSON: `{"version", "features": [{"name", "part", "unit", "min", "max", "unknown", "help"}],
+/// "actions", "formats"}`. Names and texts are plain ASCII without quotes (a test holds that), so nothing is escaped.
+pub fn schema_json() -> String {
+    let mut out = format!("{{\"version\":{SCHEMA_VERSION},\"features\":[");
+    for (i, x) in FEATURES.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        out.push_str(&format!(
+            "{{\"name\":\"{}\",\"part\":\"{}\",\"unit\":\"{}\",\"min\":{:?},\"max\":{:?},\"unknown\":{},\"help\":\"{}\"}}",
+            x.name, x.part, x.unit, x.min, x.max, x.unknown, x.help
+        ));
+    }
+    out.push_str("],\"actions\":[");
+    push_names(&mut out, ACTIONS.iter().copied());
+    out.push_str("],\"formats\":[");
+    push_names(&mut out, crate::content::formats::names());
+    out.push_str("]}");
+    out
+}
+
+fn push_names(out: &mut String, names: impl Iterator<Item = &'static str>) {
+    for (i, name) in names.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        out.push('"');
+        out.push_str(name);
+        out.push('"');
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -132,5 +197,25 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), WIDTH);
+    }
+
+    #[test]
+    fn texts_need_no_escaping() {
+        for x in FEATURES {
+            for text in [x.name, x.part, x.unit, x.help] {
+                assert!(
+                    text.bytes()
+                        .all(|b| (b' '..0x7f).contains(&b) && b != b'"' && b != b'\\'),
+                    "{text}"
+                );
+            }
+        }
+        for name in crate::content::formats::names() {
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+                "{name}"
+            );
+        }
     }
 }

@@ -30,7 +30,11 @@ pub struct Failure {
 impl Failure {
     /// A failure without an `errno`.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Failure { code, errno: 0, message: message.into() }
+        Failure {
+            code,
+            errno: 0,
+            message: message.into(),
+        }
     }
 }
 

@@ -1,1 +1,0 @@
-//! Facts from the bytes of a file.

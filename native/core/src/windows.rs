@@ -1,1 +1,0 @@
-//! Decaying memory over an actor's behaviour.
