@@ -28,7 +28,7 @@ def _absolute(value: object) -> bytes:
             raise ValueError("path_b64 is not base64") from error
     elif isinstance(value, str):
         try:
-            raw = value.encode()
+            raw = value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             raise ValueError("path is not UTF-8, send it as path_b64") from error
     elif isinstance(value, bytes):
@@ -73,7 +73,7 @@ AbsPath = Annotated[
 ]
 Identifier = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$")]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-Limit = Annotated[int, Field(ge=1, le=PAGE_MAX)]
+Limit = Annotated[int, Field(ge=0, le=PAGE_MAX)]
 Instant = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
