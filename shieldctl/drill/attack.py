@@ -31,16 +31,16 @@ class Course:
         first_write_ns: monotonic time just before the tool was started on the first file, 0 if it never was: the
             first write can only be later, so a time to decision counted from here is never flattering.
         last_ns: monotonic time of its last report.
-        begun: indices of files that the tool was started on.
-        gone: indices of files whose original it deleted.
+        begun: (time, index) of each file that the tool was started on.
+        gone: (time, index) of each file whose original it deleted.
         notes: ransom notes left.
         finished: it came to the end of its list by itself.
     """
 
     first_write_ns: int
     last_ns: int
-    begun: tuple[int, ...]
-    gone: tuple[int, ...]
+    begun: tuple[tuple[int, int], ...]
+    gone: tuple[tuple[int, int], ...]
     notes: int
     finished: bool
 
@@ -110,12 +110,12 @@ class Attacker:
     def course(self) -> Course:
         """How far it came until now."""
         lines = list(self._lines)
-        begun = tuple(index for word, _, index in lines if word == "begin")
+        begun = tuple((at, index) for word, at, index in lines if word == "begin")
         return Course(
-            first_write_ns=next((at for word, at, _ in lines if word == "begin"), 0),
+            first_write_ns=begun[0][0] if begun else 0,
             last_ns=lines[-1][1] if lines else 0,
             begun=begun,
-            gone=tuple(index for word, _, index in lines if word == "gone"),
+            gone=tuple((at, index) for word, at, index in lines if word == "gone"),
             notes=sum(word == "note" for word, _, _ in lines),
             finished=self.over.is_set() and self._process.returncode == 0,
         )

@@ -185,16 +185,21 @@ class ScratchTree:
         for directory in below:
             yield from self._walk(directory)
 
-    def destroy(self) -> int:
-        """Deletes everything below the marker, then the marker and the directory itself.
+    def clear(self) -> int:
+        """Deletes everything below the marker, which stays.
 
         Returns:
-            Number of files deleted, the marker not counted.
+            Number of files deleted.
 
         Raises:
             ShieldError: `drill.marker` before anything that is no longer ours; `file.mount` at a mount point.
         """
-        removed = self._clear(b"")
+        self.check()
+        return self._clear(b"")
+
+    def destroy(self) -> int:
+        """`clear`, then the marker and the directory itself."""
+        removed = self.clear()
         self.check()
         with self._parent() as parent_fd:
             _unlink(MARKER, self.root_fd)
