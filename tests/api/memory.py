@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from shieldd.api import answers as a
 from shieldd.api import requests as r
@@ -20,6 +21,7 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome, Reason, Severity
 from shieldd.model.incident import Judgement, State
 
+Reader = Callable[[Sequence[Any]], None]
 T0_NS = 1_763_730_000_123_000_000  # 2025-11-21T13:00:00.123Z
 TREE = b"/srv/phi"
 NASTY = b"/srv/phi/a\nb\x1b[31m[red]\xff\xe2\x80\xae.dcm"
@@ -125,8 +127,8 @@ class MemoryEngine:
         self.event_list = [event(n) for n in range(1, 4)] + [event(4, NASTY, kind="rename", from_path=b"/srv/phi/x")]
         self.alert_list = [alert(1)]
         self.versions = {"files": 1, "quarantine": 1}
-        self.event_readers: list[Callable[[Sequence[a.EventRecord]], None]] = []
-        self.alert_readers: list[Callable[[Sequence[a.Alert]], None]] = []
+        self.event_readers: list[Reader] = []
+        self.alert_readers: list[Reader] = []
         self.subscribed = threading.Event()
         self.unsubscribed = threading.Event()
         self.gate = threading.Event()
@@ -203,14 +205,14 @@ class MemoryEngine:
     def subscribe_alerts(self, deliver: Callable[[Sequence[a.Alert]], None]) -> Cancel:
         return self._subscribe(self.alert_readers, deliver)
 
-    def _subscribe(self, readers: list[Callable[[Sequence[object]], None]], deliver: object) -> Cancel:  # type: ignore[type-arg]
+    def _subscribe(self, readers: list[Reader], deliver: Reader) -> Cancel:
         with self.lock:
-            readers.append(deliver)  # type: ignore[arg-type]
+            readers.append(deliver)
 
         def cancel() -> None:
             with self.lock:
                 if deliver in readers:
-                    readers.remove(deliver)  # type: ignore[arg-type]
+                    readers.remove(deliver)
             self.unsubscribed.set()
 
         self.subscribed.set()

@@ -1,0 +1,173 @@
+"""What is printed: tables and colour on a terminal, tab-separated lines when piped, JSON when asked for.
+
+Nothing that comes from a file name, a process or the daemon reaches the terminal as a control character or as markup.
+Piped output is never cut. `rich` is imported only where a terminal is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from shieldd.errors import ShieldError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES: Final = {
+    "critical": "bold red",
+    "high": "red",
+    "medium": "yellow",
+    "fail": "bold red",
+    "failed": "red",
+    "error": "bold red",
+    "blind": "bold red",
+    "contain": "bold red",
+    "quarantine": "red",
+    "seal": "cyan",
+    "sealed": "cyan",
+    "alert": "yellow",
+    "degraded": "yellow",
+    "warn": "yellow",
+    "skipped": "yellow",
+    "missing": "yellow",
+    "pending": "cyan",
+    "open": "yellow",
+    "ok": "green",
+    "ready": "green",
+    "done": "green",
+    "active": "green",
+    "resolved": "green",
+}
+
+
+def clean(text: str) -> str:
+    r"""Text for a terminal or a line: control, format and stray characters as `\xNN` or `\u{…}`.
+
+    Names come from the daemon with these escaped already (and their backslashes doubled), so backslashes stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0xA0 else f"\\u{{{code:x}}}"
+
+
+def cell(value: object) -> str:
+    """One value for a table: empty for nothing, `-` for what is not there, yes and no, printable text."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return clean(str(value))
+
+
+def size(count: int) -> str:
+    """Bytes in binary units, three figures."""
+    number = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{count} B" if unit == "B" else f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"
+
+
+class Screen:
+    """Standard output and standard error of one command.
+
+    Args:
+        as_json: print JSON and nothing else on standard output.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._console: Console | None = None
+
+    def json(self, value: object) -> None:
+        """One JSON value on one line."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line of text."""
+        if self.terminal and style:
+            from rich.text import Text  # noqa: PLC0415  (start-up time)
+
+            self._rich().print(Text(clean(text), style))
+        else:
+            sys.stdout.write(clean(text) + "\n")
+            sys.stdout.flush()
+
+    def pairs(self, rows: Iterable[tuple[str, object]]) -> None:
+        """Names and values, aligned on a terminal, tab-separated when piped."""
+        chosen = [(name, cell(value)) for name, value in rows]
+        if not self.terminal:
+            sys.stdout.writelines(f"{name}\t{value}\n" for name, value in chosen)
+            return
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in chosen:
+            table.add_row(name, _styled(value))
+        self._rich().print(table)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+        """A table; `empty` is said on standard error where there are no rows."""
+        chosen = [[cell(value) for value in row] for row in rows]
+        if not chosen:
+            self.note(empty)
+            return
+        if not self.terminal:
+            sys.stdout.write("\t".join(column.upper() for column in columns) + "\n")
+            sys.stdout.writelines("\t".join(row) + "\n" for row in chosen)
+            return
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in columns:
+            # what a person copies (a name, an id) is folded, never cut
+            table.add_column(column.upper(), overflow="fold", no_wrap=column in ("id", "at", "since"))
+        for row in chosen:
+            table.add_row(*[_styled(value) for value in row])
+        self._rich().print(table)
+
+    def note(self, text: str) -> None:
+        """A remark for a person, on standard error."""
+        if not self.as_json:
+            sys.stderr.write(clean(text) + "\n")
+
+    def _rich(self) -> Console:
+        if self._console is None:
+            from rich.console import Console  # noqa: PLC0415
+
+            self._console = Console(highlight=False, markup=False, emoji=False)
+        return self._console
+
+
+def _styled(value: str) -> Any:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(value, STYLES.get(value, ""))
+
+
+def print_error(error: ShieldError, *, as_json: bool) -> None:
+    """An error on standard error: a sentence and the next command, or one JSON object."""
+    if as_json:
+        body = {"code": error.code, "detail": error.message, "hint": error.hint, "exit": error.exit_status}
+        sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
+        return
+    sys.stderr.write(f"shieldctl: {clean(error.message)}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {clean(error.hint)}\n")
