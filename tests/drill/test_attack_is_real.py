@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_its_process_refuses_a_directory_that_is_not_marked(tmp_path: Path) -> N
     fd = os.open(victim, os.O_RDONLY | os.O_DIRECTORY)
     orders = b'{"argv": ["/usr/bin/true"], "suffix": ".locked", "paths": ["cmVjb3JkLnR4dA=="]}'
     done = subprocess.run(
-        [os.sys.executable, "-m", "shieldctl.drill.attacker", str(fd), "0" * 32],
+        [sys.executable, "-m", "shieldctl.drill.attacker", str(fd), "0" * 32],
         input=orders, pass_fds=(fd,), capture_output=True, timeout=DEADLINE_S,
     )  # fmt: skip
     os.close(fd)

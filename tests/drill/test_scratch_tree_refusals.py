@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,7 +150,7 @@ except ShieldError as error:
         [
             "unshare", "-m", "sh", "-c",
             'mount -t tmpfs none "$1/m" && echo -n keep > "$1/m/record" && exec "$3" -c "$4" "$1" "$2"',
-            "sh", os.fspath(tree.path), tree.mark.drill_id, os.sys.executable, script,
+            "sh", os.fspath(tree.path), tree.mark.drill_id, sys.executable, script,
         ],
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip

@@ -95,7 +95,14 @@ class Running:
     def ctl(self, *arguments: str | Path, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Runs shieldctl; `expect` is the exit status, None for any."""
         done = subprocess.run(
-            [sys.executable, "-m", "shieldctl", "--socket", str(self.socket), *map(os.fspath, arguments)],
+            [
+                sys.executable,
+                "-m",
+                "shieldctl",
+                "--socket",
+                str(self.socket),
+                *(os.fspath(argument) for argument in arguments),
+            ],
             capture_output=True,
             text=True,
             timeout=COMMAND_S,

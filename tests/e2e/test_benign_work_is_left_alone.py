@@ -35,7 +35,7 @@ def lay_out_in(parent: Path, seed: int) -> Path:
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
-    subprocess.run(list(map(os.fspath, command)), check=True, capture_output=True, cwd=cwd, timeout=120)
+    subprocess.run([os.fspath(part) for part in command], check=True, capture_output=True, cwd=cwd, timeout=120)
 
 
 def copy(source: Path, tree: Path) -> None:
