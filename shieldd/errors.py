@@ -147,6 +147,7 @@ CODES: Final[dict[str, Entry]] = {
     # the drill
     "drill.marker": Entry(1, 500, "not a marked scratch tree of this drill; nothing was done"),
     "drill.place": Entry(1, 409, "no guarded tree to rehearse in", "shieldctl drill --in DIR"),
+    "drill.soon": Entry(1, 409, "the daemon contained here a moment ago and will not again yet"),
     "drill.tool": Entry(1, 500, "no attack tool is installed", "install openssl or gnupg"),
     "drill.unsettled": Entry(1, 504, "the daemon did not take note of the scratch tree in time", "shieldctl doctor"),
 }

@@ -91,6 +91,25 @@ class Daemon:
         """Name of the event source in force."""
         return str(self._ask.get("/v1/status")["watch"]["backend"])
 
+    def rested(self, now_ns: int) -> None:
+        """Returns when the daemon would contain again: after one it only alerts for a while.
+
+        Raises:
+            ShieldError: `drill.soon` with the time to wait, s; a drill now would measure that limit and nothing else.
+        """
+        guard = self._ask.get("/v1/config")["values"].get("guard", {})
+        pause_s, window_s = float(guard.get("contained_for_s", 0)), float(guard.get("limit_window_s", 0))
+        since_ns = max(0, now_ns - int(max(pause_s, window_s) * 1e9))
+        alerts = self._ask.get("/v1/alerts", since_ns=since_ns, limit=_PAGE)["items"]
+        ages_s = sorted((now_ns - instant_ns(item["at"])) / 1e9 for item in alerts if item["kind"] == "contain")
+        limit = int(guard.get("contain_limit", len(ages_s) + 1))
+        waits = [pause_s - ages_s[0]] if ages_s else []
+        if limit <= len(ages_s):
+            waits.append(window_s - ages_s[limit - 1])
+        if (wait_s := max(waits, default=0.0)) > 0:
+            text = f"the daemon contained {ages_s[0]:.0f} s ago and will only alert for another {wait_s:.0f} s"
+            raise ShieldError("drill.soon", text, hint=f"sleep {wait_s:.0f}; shieldctl drill")
+
     def wait_seen(self, path: bytes, deadline_s: float) -> None:
         """Returns once an event of `path` (absolute) is on record: the source keeps order, so all before it are too.
 
