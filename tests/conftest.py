@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +47,26 @@ def scratch_tree(tmp_path: Path) -> Path:
     tree.mkdir(mode=0o700)
     (tree / SCRATCH_MARK).write_text("made by a test; everything below may be destroyed\n")
     return tree
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built once for all tests that install it."""
+    out = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [ROOT / "scripts/wheel", out],
+        env=os.environ | {"VENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return next(out.glob("shieldd-*.whl"))
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory with a short name: the path of a socket has room for 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="shieldd-") as name:
+        yield Path(name)
