@@ -91,8 +91,8 @@ class Daemon:
         """Name of the event source in force."""
         return str(self._ask.get("/v1/status")["watch"]["backend"])
 
-    def rested(self, now_ns: int) -> None:
-        """Returns when the daemon would contain again: after one it only alerts for a while.
+    def rested(self, tree: bytes, now_ns: int) -> None:
+        """Returns when the daemon would contain in `tree` again: after one it only alerts for a while.
 
         Raises:
             ShieldError: `drill.soon` with the time to wait, s; a drill now would measure that limit and nothing else.
@@ -101,9 +101,11 @@ class Daemon:
         pause_s, window_s = float(guard.get("contained_for_s", 0)), float(guard.get("limit_window_s", 0))
         since_ns = max(0, now_ns - int(max(pause_s, window_s) * 1e9))
         alerts = self._ask.get("/v1/alerts", since_ns=since_ns, limit=_PAGE)["items"]
-        ages_s = sorted((now_ns - instant_ns(item["at"])) / 1e9 for item in alerts if item["kind"] == "contain")
+        contained = [item for item in alerts if item["kind"] == "contain"]
+        ages_s = sorted((now_ns - instant_ns(item["at"])) / 1e9 for item in contained)
+        here_s = [(now_ns - instant_ns(item["at"])) / 1e9 for item in contained if beneath(path_of(item, "path"), tree)]
         limit = int(guard.get("contain_limit", len(ages_s) + 1))
-        waits = [pause_s - ages_s[0]] if ages_s else []
+        waits = [pause_s - age_s for age_s in here_s]
         if limit <= len(ages_s):
             waits.append(window_s - ages_s[limit - 1])
         if (wait_s := max(waits, default=0.0)) > 0:

@@ -82,7 +82,7 @@ def rehearse(daemon: Daemon, orders: Orders, say: Callable[[str], None]) -> Repo
     guarded = choose_tree(daemon.guarded(), orders.place)
     parent = orders.place or Path(os.fsdecode(guarded.root))
     begun_ns = time.time_ns()
-    daemon.rested(begun_ns)
+    daemon.rested(guarded.root, begun_ns)
     with armed(orders.tool) as tool, _scratch(parent, keep=orders.keep) as tree:
         root = os.fsencode(tree.path)
         say(f"laying out {orders.files} files in {tree.path}")
