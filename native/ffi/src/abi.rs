@@ -47,6 +47,13 @@ fn put(into: &mut [u8], text: &str) {
     into[end..].fill(0);
 }
 
+/// Describes a failure in `out`.
+pub fn put_error(out: &mut ShdError, failure: &Failure) {
+    put(&mut out.code, failure.code);
+    put(&mut out.message, &failure.message);
+    out.errno = failure.errno;
+}
+
 /// Runs `body`, turns a failure or a panic into a status and a filled `error`.
 ///
 /// # Safety
@@ -65,9 +72,7 @@ pub unsafe fn guarded(error: *mut ShdError, body: impl FnOnce() -> Result<(), Fa
         Err(failure) => {
             // SAFETY: the caller promises null or a writable record.
             if let Some(out) = unsafe { error.as_mut() } {
-                put(&mut out.code, failure.code);
-                put(&mut out.message, &failure.message);
-                out.errno = failure.errno;
+                put_error(out, &failure);
             }
             1
         }
