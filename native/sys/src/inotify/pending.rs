@@ -1,0 +1,397 @@
+//! What was read and not yet handed out: one record per path, in the order of first events.
+//!
+//! A later event of a path merges into its record. A rename carries the record along, unless something later has
+//! already touched the new name: then the record stays where it is and a new one follows, so that reading the
+//! records in order always gives the true end state.
+
+use shieldd_core::event::{flags, Kind};
+
+/// Where a path lies in the arena.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    pub(super) off: u32,
+    pub(super) len: u32,
+    /// Length of the last name.
+    pub(super) name: u16,
+}
+
+impl Span {
+    pub(super) fn of(self, arena: &[u8]) -> &[u8] {
+        &arena[self.off as usize..(self.off + self.len) as usize]
+    }
+
+    pub(super) fn name_of(self, arena: &[u8]) -> &[u8] {
+        let end = (self.off + self.len) as usize;
+        &arena[end - self.name as usize..end]
+    }
+}
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rec {
+    pub(super) at_ns: u64,
+    pub(super) mono_ns: u64,
+    pub(super) path: Span,
+    pub(super) from: Span,
+    /// Directory of the path (for directory events of a path in it), and of the old path.
+    pub(super) dir: i32,
+    pub(super) from_dir: i32,
+    pub(super) merged: u32,
+    /// Records of different epochs never merge: a directory was renamed between them.
+    pub(super) epoch: u32,
+    pub(super) ops: u16,
+    pub(super) tree: u16,
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    /// Its writer has not closed it: wait a little for that.
+    pub(super) held: bool,
+}
+
+impl Rec {
+    fn is_file(&self) -> bool {
+        (self.kind as u8) <= Kind::Attrib as u8
+    }
+}
+
+/// Key of a name inside a directory.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub(super) hash: u32,
+    pub(super) dir: i32,
+    pub(super) name: &'a [u8],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    hash: u32,
+    /// `(record << 1 | is_old_name) + 1`; 0 is empty.
+    value: u32,
+}
+
+const SMALL: usize = 4096;
+/// Room for names: mean bytes per record beyond which the queue counts as full.
+const ARENA_PER_RECORD: usize = 320;
+
+/// The queue between the reader and whoever takes batches.
+pub(super) struct Pending {
+    pub(super) recs: Vec<Rec>,
+    pub(super) arena: Vec<u8>,
+    slots: Vec<Slot>,
+    used: usize,
+    pub(super) epoch: u32,
+    capacity: usize,
+}
+
+/// Hash of a name in a directory, seeded so that names cannot be chosen to collide.
+#[inline]
+pub(super) fn hash(seed: u64, dir: i32, name: &[u8]) -> u32 {
+    #[inline]
+    fn mix(a: u64, b: u64) -> u64 {
+        let wide = u128::from(a) * u128::from(b);
+        (wide as u64) ^ ((wide >> 64) as u64)
+    }
+    let mut h = mix(seed ^ dir as u32 as u64, 0x9e37_79b9_7f4a_7c15 ^ name.len() as u64);
+    let mut words = name.chunks_exact(8);
+    for w in &mut words {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(w);
+        h = mix(h ^ u64::from_le_bytes(eight), 0xa076_1d64_78bd_642f ^ seed);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        let mut last = 0u64;
+        for (i, &b) in rest.iter().enumerate() {
+            last |= u64::from(b) << (8 * i);
+        }
+        h = mix(h ^ last, 0xe703_7ed1_a0b4_28db ^ seed);
+    }
+    (h ^ (h >> 32)) as u32
+}
+
+/// What stands under a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Touch {
+    None,
+    /// A record of a file of this name that may still take events.
+    Live(usize),
+    /// Something happened to the name; nothing may merge.
+    Closed,
+}
+
+impl Pending {
+    pub(super) fn new(capacity: usize) -> Self {
+        Pending {
+            recs: Vec::new(),
+            arena: Vec::new(),
+            slots: vec![Slot::default(); SMALL],
+            used: 0,
+            epoch: 0,
+            capacity,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.recs.len() >= self.capacity || self.arena.len() >= self.capacity * ARENA_PER_RECORD
+    }
+
+    fn is(&self, slot: Slot, key: Key<'_>) -> bool {
+        if slot.hash != key.hash {
+            return false;
+        }
+        let at = (slot.value - 1) as usize;
+        let rec = &self.recs[at >> 1];
+        let (dir, span) = if at & 1 == 0 { (rec.dir, rec.path) } else { (rec.from_dir, rec.from) };
+        dir == key.dir && span.name_of(&self.arena) == key.name
+    }
+
+    /// Index of the key's slot, or of the empty one where it belongs.
+    #[inline]
+    fn slot(&self, key: Key<'_>) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = key.hash as usize & mask;
+        while self.slots[at].value != 0 && !self.is(self.slots[at], key) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    #[inline]
+    pub(super) fn touch(&self, key: Key<'_>) -> Touch {
+        let slot = self.slots[self.slot(key)];
+        if slot.value == 0 {
+            return Touch::None;
+        }
+        let at = (slot.value - 1) as usize;
+        let rec = &self.recs[at >> 1];
+        if at & 1 == 0 && rec.is_file() && rec.epoch == self.epoch {
+            Touch::Live(at >> 1)
+        } else {
+            Touch::Closed
+        }
+    }
+
+    fn set(&mut self, key: Key<'_>, rec: usize, old_name: bool) {
+        let at = self.slot(key);
+        if self.slots[at].value == 0 {
+            self.used += 1;
+        }
+        self.slots[at] = Slot { hash: key.hash, value: (((rec << 1) | usize::from(old_name)) + 1) as u32 };
+        if self.used * 2 > self.slots.len() {
+            self.grow();
+        }
+    }
+
+    fn grow(&mut self) {
+        let mut wider = vec![Slot::default(); self.slots.len() * 2];
+        let mask = wider.len() - 1;
+        for slot in self.slots.iter().filter(|s| s.value != 0) {
+            let mut at = slot.hash as usize & mask;
+            while wider[at].value != 0 {
+                at = (at + 1) & mask;
+            }
+            wider[at] = *slot;
+        }
+        self.slots = wider;
+    }
+
+    /// Puts `directory/name` into the arena; `directory` ends in a slash or is empty.
+    pub(super) fn path(&mut self, directory: &[u8], name: &[u8]) -> Span {
+        let off = self.arena.len() as u32;
+        self.arena.extend_from_slice(directory);
+        self.arena.extend_from_slice(name);
+        Span { off, len: (directory.len() + name.len()) as u32, name: name.len() as u16 }
+    }
+
+    /// Appends a record and lets later events of its name find it.
+    pub(super) fn push(&mut self, key: Key<'_>, mut rec: Rec) {
+        rec.epoch = self.epoch;
+        self.recs.push(rec);
+        self.set(key, self.recs.len() - 1, false);
+    }
+
+    /// Appends a record that nothing merges into.
+    pub(super) fn push_alone(&mut self, mut rec: Rec) {
+        rec.epoch = self.epoch;
+        self.recs.push(rec);
+    }
+
+    /// Marks the old name of the record last pushed, so that nothing earlier moves past it.
+    pub(super) fn close_old(&mut self, old: Key<'_>) {
+        if let Some(last) = self.recs.len().checked_sub(1) {
+            self.set(old, last, true);
+        }
+    }
+
+    /// One more operation on a file's record.
+    #[inline]
+    pub(super) fn merge(&mut self, at: usize, kind: Kind, held: Option<bool>, count: u32) {
+        let rec = &mut self.recs[at];
+        rec.ops |= 1 << kind as u16;
+        rec.merged += count;
+        if let Some(held) = held {
+            rec.held = held;
+        }
+        match kind {
+            Kind::Create | Kind::Delete => {
+                rec.kind = kind;
+                if kind == Kind::Delete {
+                    rec.flags &= !flags::OPEN;
+                }
+            }
+            Kind::Write if rec.kind == Kind::Attrib => rec.kind = Kind::Write,
+            _ => {}
+        }
+    }
+
+    /// Carries the record of `old` along to the new name. The caller has seen that `new` is untouched.
+    pub(super) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span, over: bool) {
+        let rec = &mut self.recs[at];
+        if rec.from.len == 0 {
+            rec.from = rec.path;
+            rec.from_dir = rec.dir;
+        }
+        rec.path = path;
+        rec.dir = new.dir;
+        rec.ops |= 1 << Kind::Rename as u16;
+        rec.kind = Kind::Rename;
+        rec.merged += 2;
+        if over {
+            rec.flags |= flags::OVER;
+        }
+        if rec.from.name_of(&self.arena) == old.name && rec.from_dir == old.dir {
+            self.set(old, at, true);
+        }
+        self.set(new, at, false);
+    }
+
+    /// Nothing that comes later merges with what is here.
+    pub(super) fn barrier(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.recs.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.recs.clear();
+        self.arena.clear();
+        if self.slots.len() > SMALL && self.used * 16 < self.slots.len() {
+            self.slots = vec![Slot::default(); SMALL];
+        } else if self.used > 0 {
+            self.slots.fill(Slot::default());
+        }
+        self.used = 0;
+    }
+
+    /// Whether a record may go out at `now_ns` (monotonic): held ones wait `hold_ns` for their writer.
+    pub(super) fn is_due(rec: &Rec, now_ns: u64, hold_ns: u64) -> bool {
+        !rec.held || now_ns.saturating_sub(rec.mono_ns) >= hold_ns
+    }
+
+    /// How long until something is due, ns; None where something is already.
+    pub(super) fn due_in(&self, now_ns: u64, hold_ns: u64) -> Option<u64> {
+        let mut least = u64::MAX;
+        for rec in &self.recs {
+            if Self::is_due(rec, now_ns, hold_ns) {
+                return None;
+            }
+            least = least.min(hold_ns - now_ns.saturating_sub(rec.mono_ns));
+        }
+        Some(least)
+    }
+
+    /// Moves all that is due into `out` (which is emptied first) and keeps the rest. Constant time per kept record
+    /// and one pass over the taken ones.
+    pub(super) fn take(&mut self, out: &mut Pending, now_ns: u64, hold_ns: u64, hash_of: impl Fn(i32, &[u8]) -> u32) {
+        out.clear();
+        std::mem::swap(self, out);
+        self.epoch = out.epoch;
+        if !out.recs.iter().any(|r| r.held && !Self::is_due(r, now_ns, hold_ns)) {
+            return;
+        }
+        let mut kept = 0;
+        for at in 0..out.recs.len() {
+            let rec = out.recs[at];
+            if Self::is_due(&rec, now_ns, hold_ns) {
+                out.recs[kept] = rec;
+                kept += 1;
+                continue;
+            }
+            let path = rec.path.of(&out.arena);
+            let split = path.len() - rec.path.name as usize;
+            let span = self.path(&path[..split], &path[split..]);
+            let from = if rec.from.len > 0 {
+                let old = rec.from.of(&out.arena);
+                let cut = old.len() - rec.from.name as usize;
+                self.path(&old[..cut], &old[cut..])
+            } else {
+                Span::default()
+            };
+            let name = rec.path.name_of(&out.arena);
+            let key = Key { hash: hash_of(rec.dir, name), dir: rec.dir, name };
+            self.recs.push(Rec { path: span, from, ..rec });
+            self.set(key, self.recs.len() - 1, false);
+        }
+        out.recs.truncate(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rec(kind: Kind, path: Span, dir: i32) -> Rec {
+        Rec {
+            at_ns: 0,
+            mono_ns: 0,
+            path,
+            from: Span::default(),
+            dir,
+            from_dir: 0,
+            merged: 1,
+            epoch: 0,
+            ops: 1 << kind as u16,
+            tree: 0,
+            kind,
+            flags: 0,
+            held: kind == Kind::Create,
+        }
+    }
+
+    fn key(name: &[u8]) -> Key<'_> {
+        Key { hash: hash(7, 1, name), dir: 1, name }
+    }
+
+    #[test]
+    fn a_path_keeps_one_record() {
+        let mut queue = Pending::new(100_000);
+        for i in 0..20_000u32 {
+            let name = format!("f{i}");
+            let span = queue.path(b"d/", name.as_bytes());
+            queue.push(key(name.as_bytes()), rec(Kind::Create, span, 1));
+        }
+        for i in 0..20_000u32 {
+            let name = format!("f{i}");
+            assert_eq!(queue.touch(key(name.as_bytes())), Touch::Live(i as usize));
+        }
+        assert_eq!(queue.touch(key(b"other")), Touch::None);
+    }
+
+    #[test]
+    fn held_records_stay_and_can_still_be_found() {
+        let mut queue = Pending::new(10);
+        let span = queue.path(b"d/", b"open");
+        queue.push(key(b"open"), rec(Kind::Create, span, 1));
+        let span = queue.path(b"d/", b"gone");
+        queue.push(key(b"gone"), rec(Kind::Delete, span, 1));
+        let mut out = Pending::new(10);
+        queue.take(&mut out, 5, 10, |dir, name| hash(7, dir, name));
+        assert_eq!(out.recs.len(), 1);
+        assert_eq!(out.recs[0].path.of(&out.arena), b"d/gone");
+        assert_eq!(queue.touch(key(b"open")), Touch::Live(0));
+        queue.take(&mut out, 10, 10, |dir, name| hash(7, dir, name));
+        assert_eq!(out.recs[0].path.of(&out.arena), b"d/open");
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,228 @@
+//! Following directories: watch first, then list, so that nothing made in between is missed.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::io::Errno;
+use shieldd_core::event::{flags, Kind};
+
+use super::dirs::NONE;
+use super::kernel;
+use super::known::{Known, Stamp};
+use super::pending::Touch;
+use super::state::{Scanned, State, PLACES};
+
+/// Opens a directory below `root`: no link and no mount point is crossed on the way.
+pub(super) fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path.strip_suffix(b"/").unwrap_or(path) };
+    rustix::fs::openat2(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+    )
+}
+
+/// `fstatat` without following a last link; None where there is nothing (any more).
+pub(super) fn stat_in(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+}
+
+/// Calls `each(name, type)` for every entry but `.`, `..` and our own.
+pub(super) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -> io::Result<()> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = CStr::to_bytes(entry.file_name());
+        if name == b"." || name == b".." || name.starts_with(b".shieldd-") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => stat_in(dir, name).map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode)),
+            known => known,
+        };
+        each(name, kind);
+    }
+    Ok(())
+}
+
+/// A directory just met: its id, its descriptor, and whether it is new to the table.
+struct Met {
+    id: i32,
+    dir: OwnedFd,
+    new: bool,
+}
+
+impl State {
+    /// Watches one directory and puts it into the table. None where it is gone, no directory, or not to be followed.
+    fn meet(&mut self, parent: i32, name: &[u8], path: &[u8], tree: u16) -> Option<Met> {
+        let root = self.trees[tree as usize].root.as_fd();
+        let dir = match open_dir(root, path) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return None,
+            Err(Errno::XDEV) => {
+                self.leave_out(tree, path, "another file system is mounted here");
+                return None;
+            }
+            Err(errno) => {
+                self.not_watched(parent, name, path, tree, errno.raw_os_error());
+                return None;
+            }
+        };
+        let mask = kernel::MASK | libc::IN_MASK_ADD | if parent == NONE { kernel::ROOT_MASK } else { 0 };
+        let id = match kernel::watch(self.queue(), dir.as_fd(), mask) {
+            Ok(wd) => wd,
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                let id = self.not_watched(parent, name, path, tree, errno);
+                return Some(Met { id, dir, new: true });
+            }
+        };
+        if let Some(known) = self.dirs.get(id) {
+            if known.tree != tree || (known.parent == NONE) != (parent == NONE) {
+                self.leave_out(tree, path, "another guarded tree begins here");
+                return None;
+            }
+            // the same directory under an older name: its move was not seen (yet)
+            if known.parent != parent || &*known.name != name {
+                self.dirs.reparent(self.seed, id, parent, name);
+                self.pending.barrier();
+            }
+            return Some(Met { id, dir, new: false });
+        }
+        self.dirs.insert(self.seed, id, parent, name, tree);
+        Some(Met { id, dir, new: true })
+    }
+
+    fn leave_out(&mut self, tree: u16, path: &[u8], why: &'static str) {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if self.left_out.len() < PLACES && !self.left_out.iter().any(|(t, p, _)| *t == tree && p == path) {
+            self.left_out.push((tree, path.to_vec(), why));
+        }
+    }
+
+    fn not_watched(&mut self, parent: i32, name: &[u8], path: &[u8], tree: u16, errno: i32) -> i32 {
+        let id = match self.dirs.child(self.seed, parent, name) {
+            Some(id) if id < 0 => id,
+            _ => {
+                let id = self.dirs.unwatched_id();
+                self.dirs.insert(self.seed, id, parent, name, tree);
+                id
+            }
+        };
+        self.unwatched.insert(id, errno);
+        self.counters.watch_failures += 1;
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        self.notice(Kind::WatchLimit, tree, path);
+        id
+    }
+
+    /// Follows a tree from its root at the start: all directories are watched, the files become the known state.
+    pub(super) fn follow_root(&mut self, tree: u16, known: &mut Known) -> bool {
+        let root = self.trees[tree as usize].root.as_fd();
+        let Ok(dir) = open_dir(root, b"") else { return false };
+        let mut stack = self.list_known(&Met { id: self.trees[tree as usize].id, dir, new: true }, known);
+        let mut path = Vec::new();
+        while let Some((parent, name)) = stack.pop() {
+            if !self.dirs.prefix(parent, &mut path) {
+                continue;
+            }
+            path.extend_from_slice(&name);
+            if self.trees[tree as usize].globs.matches(&path, true) {
+                continue;
+            }
+            if let Some(met) = self.meet(parent, &name, &path, tree) {
+                if met.new {
+                    stack.extend(self.list_known(&met, known));
+                }
+            }
+        }
+        true
+    }
+
+    /// Watches the root of a tree again after it was gone.
+    pub(super) fn root_back(&mut self, tree: u16) -> bool {
+        let Some(met) = self.meet(NONE, b"", b"", tree) else { return false };
+        self.trees[tree as usize].id = met.id;
+        true
+    }
+
+    /// Lists a directory into the known state; returns its subdirectories.
+    fn list_known(&self, met: &Met, known: &mut Known) -> Vec<(i32, Box<[u8]>)> {
+        let mut below = Vec::new();
+        // an unreadable end of a listing shows as differences in the next rescan
+        let listed = list(met.dir.as_fd(), |name, kind| {
+            if kind == FileType::Directory {
+                below.push((met.id, name.into()));
+            } else if let Some(stat) = stat_in(met.dir.as_fd(), name) {
+                known.put(met.id, name, Stamp::of(&stat), 0);
+            }
+        });
+        drop(listed);
+        below
+    }
+
+    /// Follows a directory that appeared while we watch: what is in it already is reported as found.
+    pub(super) fn follow(&mut self, parent: i32, name: &[u8]) {
+        let Some(tree) = self.dirs.get(parent).map(|d| d.tree) else { return };
+        let mut stack: Vec<(i32, Box<[u8]>)> = vec![(parent, name.into())];
+        let mut path = Vec::new();
+        let mut files: Vec<(Box<[u8]>, FileType)> = Vec::new();
+        while let Some((parent, name)) = stack.pop() {
+            if !self.dirs.prefix(parent, &mut path) {
+                continue;
+            }
+            path.extend_from_slice(&name);
+            let Some(met) = self.meet(parent, &name, &path, tree) else { continue };
+            if !met.new {
+                continue;
+            }
+            path.push(b'/');
+            files.clear();
+            let listed = list(met.dir.as_fd(), |name, kind| files.push((name.into(), kind)));
+            if listed.is_err() {
+                self.blind(tree);
+            }
+            let until = self.bytes_read + kernel::waiting(self.queue());
+            for (name, kind) in files.drain(..) {
+                let prefix = path.len();
+                path.extend_from_slice(&name);
+                let directory = kind == FileType::Directory;
+                if !self.trees[tree as usize].globs.matches(&path, directory) {
+                    if directory {
+                        self.directory_record(Kind::MakeDir, met.id, &name, true);
+                        stack.push((met.id, name));
+                    } else {
+                        self.found(met.id, tree, &path[..prefix], name, kind, until);
+                    }
+                }
+                path.truncate(prefix);
+            }
+        }
+    }
+
+    /// A file that a scan of a new directory met.
+    fn found(&mut self, dir: i32, tree: u16, prefix: &[u8], name: Box<[u8]>, kind: FileType, until: u64) {
+        let key = self.key(dir, &name);
+        if self.pending.touch(key) != Touch::None {
+            return; // its own event came first
+        }
+        if self.pending.is_full() {
+            return self.lose(tree);
+        }
+        let path = self.pending.path(prefix, &name);
+        let mut rec = self.record(Kind::Create, tree, dir, path);
+        rec.flags = flags::SYNTHETIC | if kind == FileType::RegularFile { 0 } else { flags::SPECIAL };
+        self.pending.push(key, rec);
+        if until > self.bytes_read {
+            let scanned = self.scanned.entry(dir).or_insert_with(|| Scanned { names: Default::default(), until });
+            scanned.until = until;
+            scanned.names.insert(name);
+        }
+    }
+}

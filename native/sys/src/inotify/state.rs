@@ -1,0 +1,625 @@
+//! What the reader keeps: trees, watch table, queue, open moves; and how each kernel event changes them.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use shieldd_core::event::{flags, Kind};
+
+use super::dirs::{Dirs, Table, NONE};
+use super::expect::Expected;
+use super::globs::Globs;
+use super::kernel::{self, Raw, Records};
+use super::pending::{hash, Key, Pending, Rec, Span, Touch};
+
+/// Names of our own temporary files: never reported.
+const OURS: &[u8] = b".shieldd-";
+
+/// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them.
+pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
+
+/// Places listed as not covered, per kind of reason.
+pub(super) const PLACES: usize = 1024;
+
+/// A guarded tree.
+pub(super) struct Tree {
+    pub(super) root: OwnedFd,
+    pub(super) path: Vec<u8>,
+    pub(super) globs: Globs,
+    pub(super) id: i32,
+    pub(super) gone: bool,
+    /// A rescan of the whole tree is due.
+    pub(super) rescan: bool,
+    /// `CLOCK_REALTIME` since when something may have been missed, 0 where nothing was.
+    pub(super) blind_since_ns: u64,
+}
+
+/// Something that is no file event: told once per tree and batch, with a count.
+pub(super) struct Notice {
+    pub(super) kind: Kind,
+    pub(super) tree: u16,
+    pub(super) path: Vec<u8>,
+    pub(super) count: u32,
+}
+
+/// First half of a move.
+struct Move {
+    cookie: u32,
+    dir: i32,
+    tree: u16,
+    at_ns: u64,
+    name: (u32, u16),
+    directory: bool,
+    /// One of our own names or an excluded one: its arrival is a creation.
+    unseen: bool,
+}
+
+/// Names that a scan reported and whose own events may still be in the queue.
+pub(super) struct Scanned {
+    pub(super) names: HashSet<Box<[u8]>>,
+    /// Total of bytes read by when all events from before the scan have been seen.
+    pub(super) until: u64,
+}
+
+/// Counts since the start.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Counters {
+    pub(super) events: u64,
+    pub(super) merged: u64,
+    pub(super) overflows: u64,
+    pub(super) lost: u64,
+    pub(super) watch_failures: u64,
+    pub(super) rescans: u64,
+    pub(super) reads: u64,
+}
+
+/// The directory that the last event was in.
+#[derive(Default)]
+struct Here {
+    id: i32,
+    moves: u64,
+    tree: u16,
+    prefix: Vec<u8>,
+}
+
+pub(super) struct State {
+    pub(super) queue: Arc<OwnedFd>,
+    pub(super) seed: u64,
+    pub(super) trees: Vec<Tree>,
+    pub(super) dirs: Dirs,
+    pub(super) pending: Pending,
+    pub(super) expected: Expected,
+    pub(super) counters: Counters,
+    pub(super) notices: Vec<Notice>,
+    /// Directories that went away (`NONE`) or got another id, for whoever keeps something by their id.
+    pub(super) renumbered: Vec<(i32, i32)>,
+    /// Errors behind directories without a watch.
+    pub(super) unwatched: Table<i32, i32>,
+    /// Places inside a tree that are not followed.
+    pub(super) left_out: Vec<(u16, Vec<u8>, &'static str)>,
+    pub(super) scanned: Table<i32, Scanned>,
+    pub(super) bytes_read: u64,
+    pub(super) at_ns: u64,
+    pub(super) mono_ns: u64,
+    /// Somebody waits for records.
+    pub(super) waiting: bool,
+    moves: Vec<Move>,
+    move_names: Vec<u8>,
+    here: Here,
+    scratch: Vec<u8>,
+}
+
+impl State {
+    pub(super) fn new(queue: Arc<OwnedFd>, seed: u64, trees: Vec<Tree>, capacity: usize) -> Self {
+        State {
+            queue,
+            seed,
+            trees,
+            dirs: Dirs::default(),
+            pending: Pending::new(capacity),
+            expected: Expected::default(),
+            counters: Counters::default(),
+            notices: Vec::new(),
+            renumbered: Vec::new(),
+            unwatched: Table::default(),
+            left_out: Vec::new(),
+            scanned: Table::default(),
+            bytes_read: 0,
+            at_ns: 0,
+            mono_ns: 0,
+            waiting: false,
+            moves: Vec::new(),
+            move_names: Vec::new(),
+            here: Here::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn queue(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+
+    #[inline]
+    pub(super) fn key<'a>(&self, dir: i32, name: &'a [u8]) -> Key<'a> {
+        Key { hash: hash(self.seed, dir, name), dir, name }
+    }
+
+    /// Applies one read of the kernel's queue.
+    pub(super) fn apply(&mut self, bytes: &[u8]) {
+        (self.at_ns, self.mono_ns) = kernel::clocks();
+        self.counters.reads += 1;
+        self.bytes_read += bytes.len() as u64;
+        for raw in Records::new(bytes) {
+            self.counters.events += 1;
+            self.one(&raw);
+        }
+        if !self.scanned.is_empty() {
+            let read = self.bytes_read;
+            self.scanned.retain(|_, s| s.until > read);
+        }
+        self.expire_moves();
+    }
+
+    #[inline]
+    fn one(&mut self, raw: &Raw<'_>) {
+        const RARE: u32 = libc::IN_ISDIR
+            | libc::IN_Q_OVERFLOW
+            | libc::IN_IGNORED
+            | libc::IN_UNMOUNT
+            | libc::IN_DELETE_SELF
+            | libc::IN_MOVE_SELF;
+        if raw.mask & RARE != 0 || raw.name.is_empty() {
+            return self.rare(raw);
+        }
+        if !self.enter(raw.wd) {
+            return;
+        }
+        if raw.name.starts_with(OURS) {
+            return self.ours(raw);
+        }
+        if raw.mask & libc::IN_CREATE != 0 {
+            if !self.scanned.is_empty() && self.was_scanned(raw.wd, raw.name) {
+                return;
+            }
+            self.operation(raw.wd, raw.name, Kind::Create, Some(true), true);
+        } else if raw.mask & libc::IN_MODIFY != 0 {
+            self.operation(raw.wd, raw.name, Kind::Write, Some(true), false);
+        } else if raw.mask & libc::IN_CLOSE_WRITE != 0 {
+            self.operation(raw.wd, raw.name, Kind::Write, Some(false), true);
+        } else if raw.mask & libc::IN_ATTRIB != 0 {
+            self.operation(raw.wd, raw.name, Kind::Attrib, None, true);
+        } else if raw.mask & libc::IN_DELETE != 0 {
+            self.operation(raw.wd, raw.name, Kind::Delete, Some(false), true);
+        } else if raw.mask & libc::IN_MOVED_FROM != 0 {
+            self.departs(raw, false);
+        } else if raw.mask & libc::IN_MOVED_TO != 0 {
+            self.arrives(raw);
+        }
+    }
+
+    /// Makes `id` the current directory; false where it is not (any more) in the table.
+    #[inline]
+    fn enter(&mut self, id: i32) -> bool {
+        if self.here.id == id && self.here.moves == self.dirs.moves {
+            return true;
+        }
+        let Some(dir) = self.dirs.get(id) else { return false };
+        self.here.tree = dir.tree;
+        self.here.id = id;
+        self.here.moves = self.dirs.moves;
+        self.dirs.prefix(id, &mut self.here.prefix)
+    }
+
+    /// Path of a name in the current directory.
+    fn here_path(&mut self, name: &[u8]) -> &[u8] {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&self.here.prefix);
+        self.scratch.extend_from_slice(name);
+        &self.scratch
+    }
+
+    fn excluded(&mut self, name: &[u8], directory: bool) -> bool {
+        if self.trees[self.here.tree as usize].globs.is_empty() {
+            return false;
+        }
+        self.here_path(name);
+        self.trees[self.here.tree as usize].globs.matches(&self.scratch, directory)
+    }
+
+    fn announced(&mut self, name: &[u8], kinds: &[Kind], ends: bool) -> bool {
+        if self.expected.is_empty() {
+            return false;
+        }
+        self.here_path(name);
+        self.expected.takes(self.here.tree, &self.scratch, kinds, ends, self.mono_ns)
+    }
+
+    fn was_scanned(&mut self, dir: i32, name: &[u8]) -> bool {
+        self.scanned.get_mut(&dir).is_some_and(|s| s.names.remove(name))
+    }
+
+    pub(super) fn record(&self, kind: Kind, tree: u16, dir: i32, path: Span) -> Rec {
+        Rec {
+            at_ns: self.at_ns,
+            mono_ns: self.mono_ns,
+            path,
+            from: Span::default(),
+            dir,
+            from_dir: NONE,
+            merged: 1,
+            epoch: 0,
+            ops: 1 << kind as u16,
+            tree,
+            kind,
+            flags: 0,
+            held: false,
+        }
+    }
+
+    /// An operation on a file in the directory `dir`.
+    #[inline]
+    fn operation(&mut self, dir: i32, name: &[u8], kind: Kind, held: Option<bool>, ends: bool) {
+        if self.announced(name, &[kind], ends) {
+            return;
+        }
+        let key = self.key(dir, name);
+        if let Touch::Live(at) = self.pending.touch(key) {
+            self.counters.merged += 1;
+            return self.pending.merge(at, kind, held, 1);
+        }
+        if self.excluded(name, false) {
+            return;
+        }
+        if self.pending.is_full() {
+            return self.lose(self.here.tree);
+        }
+        let path = self.pending.path(&self.here.prefix, name);
+        let mut rec = self.record(kind, self.here.tree, dir, path);
+        rec.held = held.unwrap_or(false);
+        self.pending.push(key, rec);
+    }
+
+    /// The in-process queue is full: the event is counted and its tree will be rescanned.
+    pub(super) fn lose(&mut self, tree: u16) {
+        self.counters.lost += 1;
+        self.blind(tree);
+        self.notice(Kind::Overflow, tree, b"");
+    }
+
+    pub(super) fn blind(&mut self, tree: u16) {
+        let at_ns = self.at_ns;
+        let tree = &mut self.trees[tree as usize];
+        tree.rescan = true;
+        if tree.blind_since_ns == 0 {
+            tree.blind_since_ns = at_ns;
+        }
+    }
+
+    pub(super) fn notice(&mut self, kind: Kind, tree: u16, path: &[u8]) {
+        match self.notices.iter_mut().find(|n| n.kind == kind && n.tree == tree) {
+            Some(notice) => notice.count = notice.count.saturating_add(1),
+            None => self.notices.push(Notice { kind, tree, path: path.to_vec(), count: 1 }),
+        }
+    }
+
+    /// Our own temporary names are not reported, but what they become is.
+    fn ours(&mut self, raw: &Raw<'_>) {
+        if raw.mask & libc::IN_MOVED_FROM != 0 {
+            self.departs(raw, true);
+        } else if raw.mask & libc::IN_MOVED_TO != 0 {
+            // a visible file took a hidden name: for everybody else it is gone
+            if let Some(from) = self.take_move(raw.cookie) {
+                self.ended_move(&from);
+            }
+        }
+    }
+
+    fn departs(&mut self, raw: &Raw<'_>, unseen: bool) {
+        let directory = raw.mask & libc::IN_ISDIR != 0;
+        let unseen = unseen || self.excluded(raw.name, directory);
+        let off = self.move_names.len() as u32;
+        self.move_names.extend_from_slice(raw.name);
+        self.moves.push(Move {
+            cookie: raw.cookie,
+            dir: raw.wd,
+            tree: self.here.tree,
+            at_ns: self.mono_ns,
+            name: (off, raw.name.len() as u16),
+            directory,
+            unseen,
+        });
+    }
+
+    fn take_move(&mut self, cookie: u32) -> Option<Move> {
+        let at = self.moves.iter().rposition(|m| m.cookie == cookie)?;
+        Some(self.moves.remove(at))
+    }
+
+    fn move_name(&self, from: &Move) -> Box<[u8]> {
+        let at = from.name.0 as usize;
+        self.move_names[at..at + from.name.1 as usize].into()
+    }
+
+    /// Whether the second half of a move is awaited.
+    pub(super) fn has_moves(&self) -> bool {
+        !self.moves.is_empty()
+    }
+
+    /// A file took a new name inside the trees, or came from outside.
+    fn arrives(&mut self, raw: &Raw<'_>) {
+        let from = self.take_move(raw.cookie);
+        let hidden = self.excluded(raw.name, false);
+        let Some(from) = from else {
+            if !hidden {
+                self.moved_in(raw);
+            }
+            return;
+        };
+        if from.unseen || from.tree != self.here.tree || hidden {
+            if !from.unseen {
+                self.ended_move(&from);
+            }
+            if !hidden && self.enter(raw.wd) {
+                self.moved_in(raw);
+            }
+            self.tidy_moves();
+            return;
+        }
+        if self.announced(raw.name, &[Kind::Rename, Kind::Create], true) {
+            return self.tidy_moves();
+        }
+        let at = from.name.0 as usize;
+        let names = std::mem::take(&mut self.move_names);
+        let old_name = &names[at..at + from.name.1 as usize];
+        self.renamed(&from, old_name, raw);
+        self.move_names = names;
+        self.tidy_moves();
+    }
+
+    fn tidy_moves(&mut self) {
+        if self.moves.is_empty() {
+            self.move_names.clear();
+        }
+    }
+
+    fn moved_in(&mut self, raw: &Raw<'_>) {
+        if self.announced(raw.name, &[Kind::Create, Kind::Rename], true) {
+            return;
+        }
+        if !self.scanned.is_empty() && self.was_scanned(raw.wd, raw.name) {
+            return;
+        }
+        self.operation(raw.wd, raw.name, Kind::Create, Some(false), true);
+    }
+
+    fn renamed(&mut self, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
+        let old = self.key(from.dir, old_name);
+        let new = self.key(raw.wd, raw.name);
+        let old_touch = self.pending.touch(old);
+        let new_touch = self.pending.touch(new);
+        if let (Touch::Live(at), Touch::None) = (old_touch, new_touch) {
+            if self.pending.recs[at].kind != Kind::Delete {
+                self.counters.merged += 2;
+                let path = self.pending.path(&self.here.prefix, raw.name);
+                return self.pending.carry(at, old, new, path, false);
+            }
+        }
+        if self.pending.is_full() {
+            return self.lose(self.here.tree);
+        }
+        let over = matches!(new_touch, Touch::Live(at) if self.pending.recs[at].kind != Kind::Delete);
+        let path = self.pending.path(&self.here.prefix, raw.name);
+        let span = if from.dir == raw.wd {
+            self.pending.path(&self.here.prefix, old_name)
+        } else {
+            let mut prefix = std::mem::take(&mut self.scratch);
+            let known = self.dirs.prefix(from.dir, &mut prefix);
+            let span = if known { self.pending.path(&prefix, old_name) } else { Span::default() };
+            self.scratch = prefix;
+            span
+        };
+        self.counters.merged += 1;
+        let mut rec = self.record(Kind::Rename, self.here.tree, raw.wd, path);
+        rec.merged = 2;
+        rec.from = span;
+        rec.from_dir = from.dir;
+        rec.flags = if over { flags::OVER } else { 0 };
+        self.pending.push(new, rec);
+        if span.len > 0 {
+            self.pending.close_old(old);
+        }
+    }
+
+    /// The second half did not come, or went where we do not look: the name is gone.
+    fn ended_move(&mut self, from: &Move) {
+        if from.unseen || !self.enter(from.dir) {
+            return;
+        }
+        let name = self.move_name(from);
+        if from.directory {
+            self.directory_gone(from.dir, &name, true);
+        } else if !self.announced(&name, &[Kind::Delete, Kind::Rename], true) {
+            self.operation(from.dir, &name, Kind::Delete, Some(false), true);
+        }
+    }
+
+    pub(super) fn expire_moves(&mut self) {
+        while let Some(first) = self.moves.first() {
+            if self.mono_ns.saturating_sub(first.at_ns) < MOVE_WAIT_NS {
+                return;
+            }
+            let from = self.moves.remove(0);
+            self.ended_move(&from);
+        }
+        self.tidy_moves();
+    }
+
+    fn rare(&mut self, raw: &Raw<'_>) {
+        if raw.mask & libc::IN_Q_OVERFLOW != 0 {
+            return self.overflowed();
+        }
+        if raw.mask & (libc::IN_UNMOUNT | libc::IN_DELETE_SELF | libc::IN_MOVE_SELF) != 0 {
+            if let Some(tree) = self.trees.iter().position(|t| t.id == raw.wd) {
+                self.root_gone(tree as u16);
+            }
+            return;
+        }
+        if raw.mask & libc::IN_IGNORED != 0 {
+            return self.ignored(raw.wd);
+        }
+        if raw.name.is_empty() || !self.enter(raw.wd) || raw.name.starts_with(OURS) {
+            return;
+        }
+        if raw.mask & libc::IN_CREATE != 0 {
+            self.directory_came(raw.wd, raw.name);
+        } else if raw.mask & libc::IN_DELETE != 0 {
+            self.directory_gone(raw.wd, raw.name, false);
+        } else if raw.mask & libc::IN_MOVED_FROM != 0 {
+            self.departs(raw, false);
+        } else if raw.mask & libc::IN_MOVED_TO != 0 {
+            self.directory_arrives(raw);
+        }
+    }
+
+    /// The kernel lost an unknown number of events, of any tree.
+    fn overflowed(&mut self) {
+        self.counters.overflows += 1;
+        self.counters.lost += 1;
+        for tree in 0..self.trees.len() as u16 {
+            if !self.trees[tree as usize].gone {
+                self.blind(tree);
+                self.notice(Kind::Overflow, tree, b"");
+            }
+        }
+        self.pending.barrier();
+        self.moves.clear();
+        self.move_names.clear();
+    }
+
+    /// The kernel took a watch away. A directory that is still in the table is reported and looked for again.
+    fn ignored(&mut self, wd: i32) {
+        let Some(dir) = self.dirs.get(wd) else { return };
+        let tree = dir.tree;
+        if dir.parent == NONE {
+            return self.root_gone(tree);
+        }
+        // its own removal event may be behind this one in the queue, or a mount below went away: the rescan tells
+        let new = self.dirs.unwatched_id();
+        self.dirs.rekey(self.seed, wd, new);
+        self.unwatched.insert(new, libc::ENOENT);
+        self.renumbered.push((wd, new));
+    }
+
+    fn root_gone(&mut self, tree: u16) {
+        let root = self.trees[tree as usize].id;
+        if root == NONE {
+            return;
+        }
+        self.forget(root);
+        self.blind(tree);
+        let tree_ref = &mut self.trees[tree as usize];
+        tree_ref.gone = true;
+        tree_ref.id = NONE;
+        tree_ref.rescan = false;
+        self.notices.push(Notice { kind: Kind::RootGone, tree, path: Vec::new(), count: 1 });
+    }
+
+    /// Takes a directory and all below it out of the table and gives its watches back.
+    pub(super) fn forget(&mut self, id: i32) {
+        for gone in self.dirs.remove(self.seed, id) {
+            if gone > 0 {
+                kernel::unwatch(self.queue.as_fd(), gone);
+            }
+            self.unwatched.remove(&gone);
+            self.scanned.remove(&gone);
+            self.renumbered.push((gone, NONE));
+        }
+    }
+
+    /// Reports something about a directory; nothing merges into it.
+    pub(super) fn directory_record(&mut self, kind: Kind, dir: i32, name: &[u8], synthetic: bool) {
+        if !self.enter(dir) {
+            return;
+        }
+        if self.pending.is_full() {
+            return self.lose(self.here.tree);
+        }
+        let key = self.key(dir, name);
+        let path = self.pending.path(&self.here.prefix, name);
+        let mut rec = self.record(kind, self.here.tree, dir, path);
+        rec.flags = if synthetic { flags::SYNTHETIC } else { 0 };
+        self.pending.push(key, rec);
+    }
+
+    fn directory_came(&mut self, parent: i32, name: &[u8]) {
+        if self.dirs.child(self.seed, parent, name).is_some() || self.excluded(name, true) {
+            return; // a scan met it first and reported it
+        }
+        if !self.announced(name, &[Kind::MakeDir], true) {
+            self.directory_record(Kind::MakeDir, parent, name, false);
+        }
+        self.follow(parent, name);
+    }
+
+    fn directory_gone(&mut self, parent: i32, name: &[u8], moved: bool) {
+        let known = self.dirs.child(self.seed, parent, name);
+        if let Some(id) = known {
+            self.forget(id);
+        } else if moved || self.excluded(name, true) {
+            return;
+        }
+        if self.enter(parent) && !self.announced(name, &[Kind::RemoveDir], true) {
+            self.directory_record(Kind::RemoveDir, parent, name, false);
+        }
+    }
+
+    fn directory_arrives(&mut self, raw: &Raw<'_>) {
+        let from = self.take_move(raw.cookie);
+        let hidden = self.excluded(raw.name, true);
+        let Some(from) = from else {
+            if !hidden {
+                self.directory_came(raw.wd, raw.name);
+            }
+            return;
+        };
+        let old_name = self.move_name(&from);
+        let id = self.dirs.child(self.seed, from.dir, &old_name);
+        match id {
+            Some(id) if !from.unseen && !hidden && from.tree == self.here.tree => {
+                self.directory_renamed(id, &from, &old_name, raw);
+            }
+            _ => {
+                self.ended_move(&from);
+                if !hidden && self.enter(raw.wd) {
+                    self.directory_came(raw.wd, raw.name);
+                }
+            }
+        }
+        self.tidy_moves();
+    }
+
+    fn directory_renamed(&mut self, id: i32, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
+        if let Some(over) = self.dirs.child(self.seed, raw.wd, raw.name) {
+            if over != id {
+                self.forget(over); // an empty directory was replaced
+            }
+        }
+        let mut prefix = Vec::new();
+        self.dirs.prefix(from.dir, &mut prefix);
+        self.dirs.reparent(self.seed, id, raw.wd, raw.name);
+        if self.enter(raw.wd) && !self.announced(raw.name, &[Kind::RenameDir, Kind::Rename], true) {
+            if self.pending.is_full() {
+                self.lose(self.here.tree);
+            } else {
+                let path = self.pending.path(&self.here.prefix, raw.name);
+                let span = self.pending.path(&prefix, old_name);
+                let mut rec = self.record(Kind::RenameDir, self.here.tree, raw.wd, path);
+                rec.from = span;
+                rec.from_dir = from.dir;
+                rec.merged = 2;
+                self.pending.push_alone(rec);
+            }
+        }
+        self.pending.barrier();
+    }
+}
