@@ -77,6 +77,14 @@ CODES: Final[dict[str, Entry]] = {
     "keys.purpose": Entry(2, 400, "no such key purpose", "one of: files, quarantine, preserve, audit"),
     "keys.full": Entry(1, 507, "no space left for the keystore; the old one stands"),
     "keys.io": Entry(1, 500, "input/output error on the keystore; the old one stands"),
+    # sources of events
+    "watch.stopped": Entry(1, 503, "the watcher was stopped"),
+    "watch.root": Entry(4, 404, "the root of a guarded tree cannot be followed", "shieldctl config check"),
+    "watch.limit": Entry(1, 503, "no inotify instance is left", "sysctl fs.inotify.max_user_instances=1024"),
+    "watch.unsupported": Entry(1, 501, "this system cannot watch files so"),
+    "watch.failed": Entry(1, 500, "the watcher cannot run"),
+    "watch.trace": Entry(1, 422, "not a whole trace of this program"),
+    "watch.trace-version": Entry(1, 422, "trace is of another version or schema", "record it again"),
     # files by descriptor
     "file.outside": Entry(1, 403, "path is not inside a guarded tree", "shieldctl status"),
     "file.missing": Entry(4, 404, "no such file"),

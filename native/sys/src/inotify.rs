@@ -111,7 +111,9 @@ struct Shared {
 
 /// Locks; a panic elsewhere does not make the counts unusable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A watcher of some trees.
@@ -148,7 +150,12 @@ impl Watcher {
                 blind_since_ns: 0,
             });
         }
-        let state = State::new(queue.clone(), u64::from_ne_bytes(seed), trees, options.capacity);
+        let state = State::new(
+            queue.clone(),
+            u64::from_ne_bytes(seed),
+            trees,
+            options.capacity,
+        );
         let drain = Drain::new(roots, Known::new(KNOWN), options.capacity);
         Ok(Watcher {
             shared: Arc::new(Shared {
@@ -158,7 +165,10 @@ impl Watcher {
                 wake,
                 queue,
             }),
-            taking: Mutex::new(Taking { drain, last: Instant::now() - BUSY }),
+            taking: Mutex::new(Taking {
+                drain,
+                last: Instant::now() - BUSY,
+            }),
             reader: Mutex::new(None),
             options,
         })
@@ -168,7 +178,10 @@ impl Watcher {
     pub fn start(&self) -> io::Result<()> {
         let mut reader = lock(&self.reader);
         if reader.is_some() || self.shared.stopped.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the watcher was started before"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the watcher was started before",
+            ));
         }
         let mut taking = lock(&self.taking);
         let mut state = lock(&self.shared.state);
@@ -184,7 +197,11 @@ impl Watcher {
         }
         drop(state);
         let shared = self.shared.clone();
-        *reader = Some(std::thread::Builder::new().name("shieldd-inotify".into()).spawn(move || reader::run(&shared))?);
+        *reader = Some(
+            std::thread::Builder::new()
+                .name("shieldd-inotify".into())
+                .spawn(move || reader::run(&shared))?,
+        );
         Ok(())
     }
 
@@ -274,13 +291,17 @@ impl Watcher {
     pub fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
         let now_ns = kernel::clocks().1;
         let until = now_ns.saturating_add(ttl.as_nanos() as u64);
-        lock(&self.shared.state).expected.add(tree, path, kinds, count, until, now_ns);
+        lock(&self.shared.state)
+            .expected
+            .add(tree, path, kinds, count, until, now_ns);
     }
 
     /// Asks for a rescan of a tree. False where there is no such tree.
     pub fn rescan(&self, tree: u16) -> bool {
         let mut state = lock(&self.shared.state);
-        let Some(tree) = state.trees.get_mut(tree as usize) else { return false };
+        let Some(tree) = state.trees.get_mut(tree as usize) else {
+            return false;
+        };
         tree.rescan = true;
         drop(state);
         self.shared.ready.notify_all();
@@ -290,7 +311,11 @@ impl Watcher {
     /// Counts as of now. While a batch is being made the known state is told as of the last one.
     pub fn status(&self) -> Status {
         let (queued, known, known_beyond) = match self.taking.try_lock() {
-            Ok(taking) => (taking.drain.depth(), taking.drain.known.len(), taking.drain.known.beyond),
+            Ok(taking) => (
+                taking.drain.depth(),
+                taking.drain.known.len(),
+                taking.drain.known.beyond,
+            ),
             Err(_) => (0, 0, 0),
         };
         let state = lock(&self.shared.state);
@@ -302,7 +327,13 @@ impl Watcher {
             lost: state.counters.lost,
             watch_failures: state.counters.watch_failures,
             rescans: state.counters.rescans,
-            blind_since_ns: state.trees.iter().map(|t| t.blind_since_ns).filter(|&t| t > 0).min().unwrap_or(0),
+            blind_since_ns: state
+                .trees
+                .iter()
+                .map(|t| t.blind_since_ns)
+                .filter(|&t| t > 0)
+                .min()
+                .unwrap_or(0),
             queued: (queued + state.pending.recs.len()) as u64,
             events: state.counters.events,
             merged: state.counters.merged,
@@ -316,24 +347,42 @@ impl Watcher {
     /// Places that are not watched: tree, path relative to its root, reason.
     pub fn not_covered(&self) -> Vec<(u16, Vec<u8>, String)> {
         let state = lock(&self.shared.state);
-        let mut out: Vec<(u16, Vec<u8>, String)> =
-            state.left_out.iter().map(|(tree, path, why)| (*tree, path.clone(), (*why).to_owned())).collect();
+        let mut out: Vec<(u16, Vec<u8>, String)> = state
+            .left_out
+            .iter()
+            .map(|(tree, path, why)| (*tree, path.clone(), (*why).to_owned()))
+            .collect();
         for (tree, spec) in state.trees.iter().enumerate() {
             if spec.gone {
-                out.push((tree as u16, Vec::new(), "the root of the tree is gone".to_owned()));
+                out.push((
+                    tree as u16,
+                    Vec::new(),
+                    "the root of the tree is gone".to_owned(),
+                ));
             }
         }
         let mut path = Vec::new();
         for (&id, &errno) in state.unwatched.iter().take(state::PLACES) {
-            let Some(dir) = state.dirs.get(id) else { continue };
+            let Some(dir) = state.dirs.get(id) else {
+                continue;
+            };
             if state.dirs.prefix(id, &mut path) {
                 let why = match errno {
                     libc::ENOSPC => "watch limit reached; looked at from time to time".to_owned(),
                     libc::ENOMEM => "no memory for a watch; looked at from time to time".to_owned(),
-                    libc::EACCES | libc::EPERM => "permission denied; tried again from time to time".to_owned(),
-                    other => format!("{}; tried again from time to time", io::Error::from_raw_os_error(other)),
+                    libc::EACCES | libc::EPERM => {
+                        "permission denied; tried again from time to time".to_owned()
+                    }
+                    other => format!(
+                        "{}; tried again from time to time",
+                        io::Error::from_raw_os_error(other)
+                    ),
                 };
-                out.push((dir.tree, path.strip_suffix(b"/").unwrap_or(&path).to_vec(), why));
+                out.push((
+                    dir.tree,
+                    path.strip_suffix(b"/").unwrap_or(&path).to_vec(),
+                    why,
+                ));
             }
         }
         out

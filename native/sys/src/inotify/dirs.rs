@@ -102,7 +102,14 @@ impl Dirs {
         if let Some(p) = self.by_id.get_mut(&parent) {
             p.first_child = id;
         }
-        let dir = Dir { parent, first_child: NONE, next, prev: NONE, tree, name: name.into() };
+        let dir = Dir {
+            parent,
+            first_child: NONE,
+            next,
+            prev: NONE,
+            tree,
+            name: name.into(),
+        };
         if self.by_id.insert(id, dir).is_none() && id < 0 {
             self.unwatched += 1;
         }
@@ -112,7 +119,9 @@ impl Dirs {
     }
 
     fn unlink(&mut self, seed: u64, id: i32) {
-        let Some(dir) = self.by_id.get(&id) else { return };
+        let Some(dir) = self.by_id.get(&id) else {
+            return;
+        };
         let (parent, next, prev) = (dir.parent, dir.next, dir.prev);
         let key = name_key(seed, parent, &dir.name);
         if self.by_name.get(&key) == Some(&id) {
@@ -194,10 +203,15 @@ impl Dirs {
 
     /// Gives an unwatched directory the id of its new watch.
     pub(super) fn rekey(&mut self, seed: u64, old: i32, new: i32) {
-        let Some(dir) = self.by_id.get(&old) else { return };
+        let Some(dir) = self.by_id.get(&old) else {
+            return;
+        };
         let (parent, name, tree) = (dir.parent, dir.name.clone(), dir.tree);
-        let children: Vec<(i32, Box<[u8]>)> =
-            self.children(old).into_iter().filter_map(|c| Some((c, self.by_id.get(&c)?.name.clone()))).collect();
+        let children: Vec<(i32, Box<[u8]>)> = self
+            .children(old)
+            .into_iter()
+            .filter_map(|c| Some((c, self.by_id.get(&c)?.name.clone())))
+            .collect();
         self.unlink(seed, old);
         self.insert(seed, new, parent, &name, tree);
         for (child, name) in children {
@@ -216,7 +230,9 @@ impl Dirs {
         let mut at = id;
         let mut chain: Vec<i32> = Vec::with_capacity(16);
         loop {
-            let Some(dir) = self.by_id.get(&at) else { return false };
+            let Some(dir) = self.by_id.get(&at) else {
+                return false;
+            };
             if dir.parent == NONE {
                 break;
             }

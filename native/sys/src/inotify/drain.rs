@@ -28,7 +28,14 @@ const REST: u32 = 10;
 /// Looks at one file; the caller decides how deep.
 pub trait Observer {
     /// Fills `facts` for an event of a file. `path` and `from` are relative to `root`; `from` is empty but for renames.
-    fn facts(&mut self, root: BorrowedFd<'_>, path: &[u8], from: &[u8], event: &Event, facts: &mut Facts);
+    fn facts(
+        &mut self,
+        root: BorrowedFd<'_>,
+        path: &[u8],
+        from: &[u8],
+        event: &Event,
+        facts: &mut Facts,
+    );
 }
 
 /// One batch, reused between calls.
@@ -71,7 +78,6 @@ pub(super) struct Drain {
     walk: Option<Rescan>,
     walks: u32,
     rest_until: Instant,
-    path: Vec<u8>,
 }
 
 impl Drain {
@@ -86,7 +92,6 @@ impl Drain {
             walk: None,
             walks: 0,
             rest_until: Instant::now(),
-            path: Vec::new(),
         }
     }
 
@@ -110,7 +115,11 @@ impl Drain {
             }
         }
         let seed = state.seed;
-        state.pending.take(&mut self.current, now_ns, hold_ns, |dir, name| super::pending::hash(seed, dir, name));
+        state
+            .pending
+            .take(&mut self.current, now_ns, hold_ns, |dir, name| {
+                super::pending::hash(seed, dir, name)
+            });
         self.at = 0;
         self.renumbered.append(&mut state.renumbered);
         for notice in state.notices.drain(..) {
@@ -135,7 +144,12 @@ impl Drain {
     }
 
     /// Fills a batch from what was taken.
-    pub(super) fn fill(&mut self, state: &Mutex<State>, batch: &mut Batch, mut observer: Option<&mut dyn Observer>) {
+    pub(super) fn fill(
+        &mut self,
+        state: &Mutex<State>,
+        batch: &mut Batch,
+        mut observer: Option<&mut dyn Observer>,
+    ) {
         batch.clear();
         let end = self.current.recs.len().min(self.at + ROWS);
         let began = Instant::now();
@@ -187,12 +201,23 @@ impl Drain {
             batch.names.extend_from_slice(from);
         }
         let mut facts = Facts::default();
-        if matches!(rec.kind, Kind::Create | Kind::Write | Kind::Rename | Kind::Attrib | Kind::MakeDir) {
+        if matches!(
+            rec.kind,
+            Kind::Create | Kind::Write | Kind::Rename | Kind::Attrib | Kind::MakeDir
+        ) {
             let root = self.roots[rec.tree as usize].as_fd();
             let mut moved = Vec::new();
             let mut stat = stat_in(root, path);
             let mut at = path;
-            if stat.is_none() && renamed_above(state, rec, path, rec.path.name_of(&self.current.arena), &mut moved) {
+            if stat.is_none()
+                && renamed_above(
+                    state,
+                    rec,
+                    path,
+                    rec.path.name_of(&self.current.arena),
+                    &mut moved,
+                )
+            {
                 at = &moved;
                 stat = stat_in(root, at);
             }
@@ -206,10 +231,14 @@ impl Drain {
                     if self.known.has(rec.dir, name) {
                         event.flags |= flags::OVER;
                     }
-                    self.known.remove(rec.from_dir, rec.from.name_of(&self.current.arena));
+                    self.known
+                        .remove(rec.from_dir, rec.from.name_of(&self.current.arena));
                 }
                 if let Some(stat) = stat {
-                    if event.flags & flags::SYNTHETIC != 0 && rec.kind == Kind::Create && stat.st_size > 0 {
+                    if event.flags & flags::SYNTHETIC != 0
+                        && rec.kind == Kind::Create
+                        && stat.st_size > 0
+                    {
                         event.ops |= 1 << Kind::Write as u16;
                     }
                     self.known.put(rec.dir, name, Stamp::of(&stat), 0);
@@ -219,9 +248,16 @@ impl Drain {
                 }
             }
         } else if rec.kind == Kind::Delete {
-            self.known.remove(rec.dir, rec.path.name_of(&self.current.arena));
+            self.known
+                .remove(rec.dir, rec.path.name_of(&self.current.arena));
             if let Some(observer) = observer {
-                observer.facts(self.roots[rec.tree as usize].as_fd(), path, from, &event, &mut facts);
+                observer.facts(
+                    self.roots[rec.tree as usize].as_fd(),
+                    path,
+                    from,
+                    &event,
+                    &mut facts,
+                );
             }
         }
         batch.events.push(event);
@@ -233,7 +269,9 @@ impl Drain {
         if self.walk.is_none() {
             self.begin(state);
         }
-        let Some(mut walk) = self.walk.take() else { return false };
+        let Some(mut walk) = self.walk.take() else {
+            return false;
+        };
         self.current.recs.clear();
         self.current.arena.clear();
         self.at = 0;
@@ -300,7 +338,10 @@ impl Drain {
     fn come_back(&mut self, state: &mut State, tree: usize) {
         use rustix::fs::{Mode, OFlags};
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(root) = rustix::fs::open(state.trees[tree].path.as_slice(), how, Mode::empty()) else { return };
+        let Ok(root) = rustix::fs::open(state.trees[tree].path.as_slice(), how, Mode::empty())
+        else {
+            return;
+        };
         let Ok(ours) = root.try_clone() else { return };
         state.trees[tree].root = root;
         self.roots[tree] = ours;
@@ -354,7 +395,13 @@ impl Drain {
     fn compare(&mut self, state: &Mutex<State>, walk: &mut Rescan, mut id: i32) {
         let mut prefix = Vec::new();
         let mut guard = super::lock(state);
-        let Some((tree, parent, name)) = guard.dirs.get(id).map(|d| (d.tree, d.parent, d.name.clone())) else { return };
+        let Some((tree, parent, name)) = guard
+            .dirs
+            .get(id)
+            .map(|d| (d.tree, d.parent, d.name.clone()))
+        else {
+            return;
+        };
         if !guard.dirs.prefix(id, &mut prefix) {
             return;
         }
@@ -454,7 +501,13 @@ impl Drain {
 
 /// A directory above was renamed since the record: where the file is now.
 #[cold]
-fn renamed_above(state: &Mutex<State>, rec: &Rec, path: &[u8], name: &[u8], out: &mut Vec<u8>) -> bool {
+fn renamed_above(
+    state: &Mutex<State>,
+    rec: &Rec,
+    path: &[u8],
+    name: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
     if !super::lock(state).dirs.prefix(rec.dir, out) {
         return false;
     }

@@ -27,15 +27,30 @@ impl Expected {
     }
 
     /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path.
-    pub(super) fn add(&mut self, tree: u16, path: &[u8], kinds: u16, count: u16, until_ns: u64, now_ns: u64) {
+    pub(super) fn add(
+        &mut self,
+        tree: u16,
+        path: &[u8],
+        kinds: u16,
+        count: u16,
+        until_ns: u64,
+        now_ns: u64,
+    ) {
         if self.paths.len() >= MOST {
             self.paths.retain(|_, a| a.until_ns > now_ns);
         }
         if self.paths.len() >= MOST {
-            let first = self.paths.iter().min_by_key(|(_, a)| a.until_ns).map(|(key, _)| key.clone());
+            let first = self
+                .paths
+                .iter()
+                .min_by_key(|(_, a)| a.until_ns)
+                .map(|(key, _)| key.clone());
             first.map(|key| self.paths.remove(&key));
         }
-        let entry = self.paths.entry((tree, path.into())).or_insert(Announced { left: [0; 16], until_ns });
+        let entry = self.paths.entry((tree, path.into())).or_insert(Announced {
+            left: [0; 16],
+            until_ns,
+        });
         if entry.until_ns <= now_ns {
             entry.left = [0; 16];
         }
@@ -48,17 +63,28 @@ impl Expected {
     }
 
     /// Whether this operation was announced; `ends` counts it off (a write that goes on does not).
-    pub(super) fn takes(&mut self, tree: u16, path: &[u8], kinds: &[Kind], ends: bool, now_ns: u64) -> bool {
+    pub(super) fn takes(
+        &mut self,
+        tree: u16,
+        path: &[u8],
+        kinds: &[Kind],
+        ends: bool,
+        now_ns: u64,
+    ) -> bool {
         if self.paths.is_empty() {
             return false;
         }
         let key = (tree, Box::from(path));
-        let Some(entry) = self.paths.get_mut(&key) else { return false };
+        let Some(entry) = self.paths.get_mut(&key) else {
+            return false;
+        };
         if entry.until_ns <= now_ns {
             self.paths.remove(&key);
             return false;
         }
-        let Some(kind) = kinds.iter().copied().find(|&k| entry.left[k as usize] > 0) else { return false };
+        let Some(kind) = kinds.iter().copied().find(|&k| entry.left[k as usize] > 0) else {
+            return false;
+        };
         // One chmod, chown or utimes each gives an event, and so does each page of a write: they end with the announcement.
         if ends && kind != Kind::Attrib {
             entry.left[kind as usize] -= 1;
@@ -78,7 +104,14 @@ mod tests {
     #[test]
     fn only_what_was_announced_is_taken() {
         let mut own = Expected::default();
-        own.add(0, b"a", 1 << Kind::Delete as u16 | 1 << Kind::Write as u16, 1, 100, 0);
+        own.add(
+            0,
+            b"a",
+            1 << Kind::Delete as u16 | 1 << Kind::Write as u16,
+            1,
+            100,
+            0,
+        );
         assert!(!own.takes(0, b"b", &[Kind::Delete], true, 1));
         assert!(!own.takes(1, b"a", &[Kind::Delete], true, 1));
         assert!(own.takes(0, b"a", &[Kind::Write], false, 1));

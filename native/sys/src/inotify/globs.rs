@@ -25,7 +25,11 @@ impl Globs {
                 let text = given.strip_suffix(b"/").unwrap_or(given);
                 let whole_path = text.contains(&b'/');
                 let text = text.strip_prefix(b"/").unwrap_or(text);
-                (!text.is_empty()).then(|| Pattern { text: text.into(), whole_path, directories_only })
+                (!text.is_empty()).then(|| Pattern {
+                    text: text.into(),
+                    whole_path,
+                    directories_only,
+                })
             })
             .collect();
         Globs { patterns }
@@ -105,7 +109,9 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             continue;
         }
         loop {
-            let Some((after, at, deep)) = back.pop() else { return false };
+            let Some((after, at, deep)) = back.pop() else {
+                return false;
+            };
             if at < text.len() && (deep || text[at] != b'/') {
                 back.push((after, at + 1, deep));
                 (p, t) = (after, at + 1);

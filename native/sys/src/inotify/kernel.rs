@@ -100,7 +100,10 @@ pub(super) fn watch(queue: BorrowedFd<'_>, dir: BorrowedFd<'_>, mask: u32) -> io
     // Through /proc the name cannot be swapped under us, and no path length limit applies.
     let mut path = [0u8; 32];
     let mut cursor = io::Cursor::new(&mut path[..]);
-    io::Write::write_fmt(&mut cursor, format_args!("/proc/self/fd/{}\0", dir.as_raw_fd()))?;
+    io::Write::write_fmt(
+        &mut cursor,
+        format_args!("/proc/self/fd/{}\0", dir.as_raw_fd()),
+    )?;
     // SAFETY: `path` is zero-terminated and outlives the call.
     let wd = unsafe { libc::inotify_add_watch(queue.as_raw_fd(), path.as_ptr().cast(), mask) };
     if wd < 0 {
@@ -124,7 +127,10 @@ pub(super) fn waiting(queue: BorrowedFd<'_>) -> u64 {
 pub(super) fn clocks() -> (u64, u64) {
     use rustix::time::{clock_gettime, ClockId};
     let ns = |t: rustix::time::Timespec| t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64;
-    (ns(clock_gettime(ClockId::Realtime)), ns(clock_gettime(ClockId::Monotonic)))
+    (
+        ns(clock_gettime(ClockId::Realtime)),
+        ns(clock_gettime(ClockId::Monotonic)),
+    )
 }
 
 #[cfg(test)]

@@ -32,8 +32,14 @@ impl Stamp {
         Stamp {
             ino: stat.st_ino,
             size: stat.st_size as u64,
-            mtime_ns: (stat.st_mtime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
-            ctime_ns: (stat.st_ctime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec as i64),
+            mtime_ns: stat
+                .st_mtime
+                .wrapping_mul(1_000_000_000)
+                .wrapping_add(stat.st_mtime_nsec as i64),
+            ctime_ns: stat
+                .st_ctime
+                .wrapping_mul(1_000_000_000)
+                .wrapping_add(stat.st_ctime_nsec as i64),
         }
     }
 
@@ -69,12 +75,21 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn new(capacity: usize) -> Self {
         let hasher = std::hash::BuildHasherDefault::<Spread>::default();
-        Known { dirs: HashMap::with_hasher(hasher), count: 0, capacity, beyond: 0 }
+        Known {
+            dirs: HashMap::with_hasher(hasher),
+            count: 0,
+            capacity,
+            beyond: 0,
+        }
     }
 
     /// Remembers a file; says how it differs from what was known.
     pub(super) fn put(&mut self, dir: i32, name: &[u8], stamp: Stamp, seen: u32) -> Change {
-        if let Some(file) = self.dirs.get_mut(&dir).and_then(|files| files.get_mut(name)) {
+        if let Some(file) = self
+            .dirs
+            .get_mut(&dir)
+            .and_then(|files| files.get_mut(name))
+        {
             let change = file.stamp.change_to(stamp);
             *file = File { stamp, seen };
             return change;
@@ -83,13 +98,18 @@ impl Known {
             self.beyond += 1;
         } else {
             self.count += 1;
-            self.dirs.entry(dir).or_default().insert(name.into(), File { stamp, seen });
+            self.dirs
+                .entry(dir)
+                .or_default()
+                .insert(name.into(), File { stamp, seen });
         }
         Change::New
     }
 
     pub(super) fn has(&self, dir: i32, name: &[u8]) -> bool {
-        self.dirs.get(&dir).is_some_and(|files| files.contains_key(name))
+        self.dirs
+            .get(&dir)
+            .is_some_and(|files| files.contains_key(name))
     }
 
     pub(super) fn remove(&mut self, dir: i32, name: &[u8]) {
@@ -117,8 +137,14 @@ impl Known {
 
     /// Takes out the names of a directory that rescan `seen` did not meet.
     pub(super) fn missing(&mut self, dir: i32, seen: u32) -> Vec<Box<[u8]>> {
-        let Some(files) = self.dirs.get(&dir) else { return Vec::new() };
-        let gone: Vec<Box<[u8]>> = files.iter().filter(|(_, f)| f.seen != seen).map(|(name, _)| name.clone()).collect();
+        let Some(files) = self.dirs.get(&dir) else {
+            return Vec::new();
+        };
+        let gone: Vec<Box<[u8]>> = files
+            .iter()
+            .filter(|(_, f)| f.seen != seen)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in &gone {
             self.remove(dir, name);
         }

@@ -90,7 +90,10 @@ pub(super) fn hash(seed: u64, dir: i32, name: &[u8]) -> u32 {
         let wide = u128::from(a) * u128::from(b);
         (wide as u64) ^ ((wide >> 64) as u64)
     }
-    let mut h = mix(seed ^ dir as u32 as u64, 0x9e37_79b9_7f4a_7c15 ^ name.len() as u64);
+    let mut h = mix(
+        seed ^ dir as u32 as u64,
+        0x9e37_79b9_7f4a_7c15 ^ name.len() as u64,
+    );
     let mut words = name.chunks_exact(8);
     for w in &mut words {
         let mut eight = [0; 8];
@@ -140,7 +143,11 @@ impl Pending {
         }
         let at = (slot.value - 1) as usize;
         let rec = &self.recs[at >> 1];
-        let (dir, span) = if at & 1 == 0 { (rec.dir, rec.path) } else { (rec.from_dir, rec.from) };
+        let (dir, span) = if at & 1 == 0 {
+            (rec.dir, rec.path)
+        } else {
+            (rec.from_dir, rec.from)
+        };
         dir == key.dir && span.name_of(&self.arena) == key.name
     }
 
@@ -175,7 +182,10 @@ impl Pending {
         if self.slots[at].value == 0 {
             self.used += 1;
         }
-        self.slots[at] = Slot { hash: key.hash, value: (((rec << 1) | usize::from(old_name)) + 1) as u32 };
+        self.slots[at] = Slot {
+            hash: key.hash,
+            value: (((rec << 1) | usize::from(old_name)) + 1) as u32,
+        };
         if self.used * 2 > self.slots.len() {
             self.grow();
         }
@@ -199,7 +209,11 @@ impl Pending {
         let off = self.arena.len() as u32;
         self.arena.extend_from_slice(directory);
         self.arena.extend_from_slice(name);
-        Span { off, len: (directory.len() + name.len()) as u32, name: name.len() as u16 }
+        Span {
+            off,
+            len: (directory.len() + name.len()) as u32,
+            name: name.len() as u16,
+        }
     }
 
     /// Appends a record and lets later events of its name find it.
@@ -303,11 +317,21 @@ impl Pending {
 
     /// Moves all that is due into `out` (which is emptied first) and keeps the rest. Constant time per kept record
     /// and one pass over the taken ones.
-    pub(super) fn take(&mut self, out: &mut Pending, now_ns: u64, hold_ns: u64, hash_of: impl Fn(i32, &[u8]) -> u32) {
+    pub(super) fn take(
+        &mut self,
+        out: &mut Pending,
+        now_ns: u64,
+        hold_ns: u64,
+        hash_of: impl Fn(i32, &[u8]) -> u32,
+    ) {
         out.clear();
         std::mem::swap(self, out);
         self.epoch = out.epoch;
-        if !out.recs.iter().any(|r| r.held && !Self::is_due(r, now_ns, hold_ns)) {
+        if !out
+            .recs
+            .iter()
+            .any(|r| r.held && !Self::is_due(r, now_ns, hold_ns))
+        {
             return;
         }
         let mut kept = 0;
@@ -329,8 +353,16 @@ impl Pending {
                 Span::default()
             };
             let name = rec.path.name_of(&out.arena);
-            let key = Key { hash: hash_of(rec.dir, name), dir: rec.dir, name };
-            self.recs.push(Rec { path: span, from, ..rec });
+            let key = Key {
+                hash: hash_of(rec.dir, name),
+                dir: rec.dir,
+                name,
+            };
+            self.recs.push(Rec {
+                path: span,
+                from,
+                ..rec
+            });
             self.set(key, self.recs.len() - 1, false);
         }
         out.recs.truncate(kept);
@@ -360,7 +392,11 @@ mod tests {
     }
 
     fn key(name: &[u8]) -> Key<'_> {
-        Key { hash: hash(7, 1, name), dir: 1, name }
+        Key {
+            hash: hash(7, 1, name),
+            dir: 1,
+            name,
+        }
     }
 
     #[test]

@@ -19,7 +19,10 @@ const RECENT: Duration = Duration::from_millis(5);
 /// How long a busy queue is left to fill.
 const NAP: Duration = Duration::from_millis(1);
 /// How often open moves are looked at.
-const MOVES: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+const MOVES: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 
 /// Reads until the watcher is stopped.
 pub(super) fn run(shared: &Shared) {

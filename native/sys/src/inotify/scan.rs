@@ -17,13 +17,20 @@ use super::state::{Scanned, State, PLACES};
 
 /// Opens a directory below `root`: no link and no mount point is crossed on the way.
 pub(super) fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let path = if path.is_empty() { b"." } else { path.strip_suffix(b"/").unwrap_or(path) };
+    let path = if path.is_empty() {
+        b"."
+    } else {
+        path.strip_suffix(b"/").unwrap_or(path)
+    };
     rustix::fs::openat2(
         root,
         path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+        ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV,
     )
 }
 
@@ -43,7 +50,9 @@ pub(super) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -
             continue;
         }
         let kind = match entry.file_type() {
-            FileType::Unknown => stat_in(dir, name).map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode)),
+            FileType::Unknown => {
+                stat_in(dir, name).map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode))
+            }
             known => known,
         };
         each(name, kind);
@@ -74,7 +83,8 @@ impl State {
                 return None;
             }
         };
-        let mask = kernel::MASK | libc::IN_MASK_ADD | if parent == NONE { kernel::ROOT_MASK } else { 0 };
+        let mask =
+            kernel::MASK | libc::IN_MASK_ADD | if parent == NONE { kernel::ROOT_MASK } else { 0 };
         let id = match kernel::watch(self.queue(), dir.as_fd(), mask) {
             Ok(wd) => wd,
             Err(error) => {
@@ -93,7 +103,11 @@ impl State {
                 self.dirs.reparent(self.seed, id, parent, name);
                 self.pending.barrier();
             }
-            return Some(Met { id, dir, new: false });
+            return Some(Met {
+                id,
+                dir,
+                new: false,
+            });
         }
         self.dirs.insert(self.seed, id, parent, name, tree);
         Some(Met { id, dir, new: true })
@@ -101,7 +115,12 @@ impl State {
 
     fn leave_out(&mut self, tree: u16, path: &[u8], why: &'static str) {
         let path = path.strip_suffix(b"/").unwrap_or(path);
-        if self.left_out.len() < PLACES && !self.left_out.iter().any(|(t, p, _)| *t == tree && p == path) {
+        if self.left_out.len() < PLACES
+            && !self
+                .left_out
+                .iter()
+                .any(|(t, p, _)| *t == tree && p == path)
+        {
             self.left_out.push((tree, path.to_vec(), why));
         }
     }
@@ -125,8 +144,17 @@ impl State {
     /// Follows a tree from its root at the start: all directories are watched, the files become the known state.
     pub(super) fn follow_root(&mut self, tree: u16, known: &mut Known) -> bool {
         let root = self.trees[tree as usize].root.as_fd();
-        let Ok(dir) = open_dir(root, b"") else { return false };
-        let mut stack = self.list_known(&Met { id: self.trees[tree as usize].id, dir, new: true }, known);
+        let Ok(dir) = open_dir(root, b"") else {
+            return false;
+        };
+        let mut stack = self.list_known(
+            &Met {
+                id: self.trees[tree as usize].id,
+                dir,
+                new: true,
+            },
+            known,
+        );
         let mut path = Vec::new();
         while let Some((parent, name)) = stack.pop() {
             if !self.dirs.prefix(parent, &mut path) {
@@ -147,7 +175,9 @@ impl State {
 
     /// Watches the root of a tree again after it was gone.
     pub(super) fn root_back(&mut self, tree: u16) -> bool {
-        let Some(met) = self.meet(NONE, b"", b"", tree) else { return false };
+        let Some(met) = self.meet(NONE, b"", b"", tree) else {
+            return false;
+        };
         self.trees[tree as usize].id = met.id;
         true
     }
@@ -169,7 +199,9 @@ impl State {
 
     /// Follows a directory that appeared while we watch: what is in it already is reported as found.
     pub(super) fn follow(&mut self, parent: i32, name: &[u8]) {
-        let Some(tree) = self.dirs.get(parent).map(|d| d.tree) else { return };
+        let Some(tree) = self.dirs.get(parent).map(|d| d.tree) else {
+            return;
+        };
         let mut stack: Vec<(i32, Box<[u8]>)> = vec![(parent, name.into())];
         let mut path = Vec::new();
         let mut files: Vec<(Box<[u8]>, FileType)> = Vec::new();
@@ -178,13 +210,17 @@ impl State {
                 continue;
             }
             path.extend_from_slice(&name);
-            let Some(met) = self.meet(parent, &name, &path, tree) else { continue };
+            let Some(met) = self.meet(parent, &name, &path, tree) else {
+                continue;
+            };
             if !met.new {
                 continue;
             }
             path.push(b'/');
             files.clear();
-            let listed = list(met.dir.as_fd(), |name, kind| files.push((name.into(), kind)));
+            let listed = list(met.dir.as_fd(), |name, kind| {
+                files.push((name.into(), kind))
+            });
             if listed.is_err() {
                 self.blind(tree);
             }
@@ -207,7 +243,15 @@ impl State {
     }
 
     /// A file that a scan of a new directory met.
-    fn found(&mut self, dir: i32, tree: u16, prefix: &[u8], name: Box<[u8]>, kind: FileType, until: u64) {
+    fn found(
+        &mut self,
+        dir: i32,
+        tree: u16,
+        prefix: &[u8],
+        name: Box<[u8]>,
+        kind: FileType,
+        until: u64,
+    ) {
         let key = self.key(dir, &name);
         if self.pending.touch(key) != Touch::None {
             return; // its own event came first
@@ -217,10 +261,18 @@ impl State {
         }
         let path = self.pending.path(prefix, &name);
         let mut rec = self.record(Kind::Create, tree, dir, path);
-        rec.flags = flags::SYNTHETIC | if kind == FileType::RegularFile { 0 } else { flags::SPECIAL };
+        rec.flags = flags::SYNTHETIC
+            | if kind == FileType::RegularFile {
+                0
+            } else {
+                flags::SPECIAL
+            };
         self.pending.push(key, rec);
         if until > self.bytes_read {
-            let scanned = self.scanned.entry(dir).or_insert_with(|| Scanned { names: Default::default(), until });
+            let scanned = self.scanned.entry(dir).or_insert_with(|| Scanned {
+                names: Default::default(),
+                until,
+            });
             scanned.until = until;
             scanned.names.insert(name);
         }

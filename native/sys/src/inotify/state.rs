@@ -141,7 +141,11 @@ impl State {
 
     #[inline]
     pub(super) fn key<'a>(&self, dir: i32, name: &'a [u8]) -> Key<'a> {
-        Key { hash: hash(self.seed, dir, name), dir, name }
+        Key {
+            hash: hash(self.seed, dir, name),
+            dir,
+            name,
+        }
     }
 
     /// Applies one read of the kernel's queue.
@@ -203,7 +207,9 @@ impl State {
         if self.here.id == id && self.here.moves == self.dirs.moves {
             return true;
         }
-        let Some(dir) = self.dirs.get(id) else { return false };
+        let Some(dir) = self.dirs.get(id) else {
+            return false;
+        };
         self.here.tree = dir.tree;
         self.here.id = id;
         self.here.moves = self.dirs.moves;
@@ -223,7 +229,9 @@ impl State {
             return false;
         }
         self.here_path(name);
-        self.trees[self.here.tree as usize].globs.matches(&self.scratch, directory)
+        self.trees[self.here.tree as usize]
+            .globs
+            .matches(&self.scratch, directory)
     }
 
     fn announced(&mut self, name: &[u8], kinds: &[Kind], ends: bool) -> bool {
@@ -231,11 +239,14 @@ impl State {
             return false;
         }
         self.here_path(name);
-        self.expected.takes(self.here.tree, &self.scratch, kinds, ends, self.mono_ns)
+        self.expected
+            .takes(self.here.tree, &self.scratch, kinds, ends, self.mono_ns)
     }
 
     fn was_scanned(&mut self, dir: i32, name: &[u8]) -> bool {
-        self.scanned.get_mut(&dir).is_some_and(|s| s.names.remove(name))
+        self.scanned
+            .get_mut(&dir)
+            .is_some_and(|s| s.names.remove(name))
     }
 
     pub(super) fn record(&self, kind: Kind, tree: u16, dir: i32, path: Span) -> Rec {
@@ -296,9 +307,18 @@ impl State {
     }
 
     pub(super) fn notice(&mut self, kind: Kind, tree: u16, path: &[u8]) {
-        match self.notices.iter_mut().find(|n| n.kind == kind && n.tree == tree) {
+        match self
+            .notices
+            .iter_mut()
+            .find(|n| n.kind == kind && n.tree == tree)
+        {
             Some(notice) => notice.count = notice.count.saturating_add(1),
-            None => self.notices.push(Notice { kind, tree, path: path.to_vec(), count: 1 }),
+            None => self.notices.push(Notice {
+                kind,
+                tree,
+                path: path.to_vec(),
+                count: 1,
+            }),
         }
     }
 
@@ -407,14 +427,19 @@ impl State {
         if self.pending.is_full() {
             return self.lose(self.here.tree);
         }
-        let over = matches!(new_touch, Touch::Live(at) if self.pending.recs[at].kind != Kind::Delete);
+        let over =
+            matches!(new_touch, Touch::Live(at) if self.pending.recs[at].kind != Kind::Delete);
         let path = self.pending.path(&self.here.prefix, raw.name);
         let span = if from.dir == raw.wd {
             self.pending.path(&self.here.prefix, old_name)
         } else {
             let mut prefix = std::mem::take(&mut self.scratch);
             let known = self.dirs.prefix(from.dir, &mut prefix);
-            let span = if known { self.pending.path(&prefix, old_name) } else { Span::default() };
+            let span = if known {
+                self.pending.path(&prefix, old_name)
+            } else {
+                Span::default()
+            };
             self.scratch = prefix;
             span
         };
@@ -521,7 +546,12 @@ impl State {
         tree_ref.gone = true;
         tree_ref.id = NONE;
         tree_ref.rescan = false;
-        self.notices.push(Notice { kind: Kind::RootGone, tree, path: Vec::new(), count: 1 });
+        self.notices.push(Notice {
+            kind: Kind::RootGone,
+            tree,
+            path: Vec::new(),
+            count: 1,
+        });
     }
 
     /// Takes a directory and all below it out of the table and gives its watches back.
