@@ -152,5 +152,7 @@ class Machine:
             if answer:
                 return answer
             if time.monotonic() > end:
-                raise AssertionError(f"not in {deadline_s:.0f} s: {what}\n{self.journal() if self._leader else self.console()}")
+                raise AssertionError(
+                    f"not in {deadline_s:.0f} s: {what}\n{self.journal() if self._leader else self.console()}"
+                )
             time.sleep(0.05)
