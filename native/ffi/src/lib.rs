@@ -3,5 +3,6 @@
 
 pub mod abi;
 pub mod envelope;
+pub mod files;
 pub mod observe;
 pub mod watch;

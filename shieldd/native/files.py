@@ -1,0 +1,23 @@
+"""Opening files beneath a root descriptor, the one way in which Python reads a guarded file."""
+
+from __future__ import annotations
+
+from shieldd.native._abi import call, ffi, lib
+
+
+def open_beneath(root_fd: int, path: bytes, flags: int = 0) -> int:
+    """Open for reading; the caller closes.
+
+    Resolved by openat2(2) with `RESOLVE_BENEATH`, `NO_SYMLINKS`, `NO_MAGICLINKS` and `NO_XDEV`.
+
+    Args:
+        root_fd: open directory.
+        path: relative to it, without `..`.
+        flags: of `O_DIRECTORY`, `O_NONBLOCK`, `O_NOCTTY`; others are dropped.
+
+    Raises:
+        ShieldError: `file.missing`, `file.denied`, `file.symlink`, `file.mount`, `file.name`, `file.not-regular`, …
+    """
+    out = ffi.new("int32_t *")
+    call(lib.shd_open_beneath, root_fd, path or b".", len(path) or 1, flags, out, path=path)
+    return int(out[0])

@@ -1,0 +1,325 @@
+"""The product as one loop: batch → score → guard → act → record.
+
+Owns: the order of things and the thread they run on. Does not own: any of the parts; it knows their contracts only.
+
+What may fail here and what happens then:
+
+| fault | what is done | counter |
+| --- | --- | --- |
+| the policy raises or its numbers are not finite | hard rules alone for that batch, trouble `policy.failed` | `policy_failures` |
+| a record cannot be written | the store counts and reports; deciding goes on | of the store |
+| an act fails | recorded as failed with its code; the file is whole; nobody retries | `acts_failed` |
+| the acts' queue is full | the act is recorded as skipped and an alert says so | `acts_refused` |
+| the content scan falls behind | the oldest wait, the newest are counted as unscanned, trouble `scan.behind` | `unscanned` |
+| events were lost | an alert, a rescan by the source, trouble until it is done | of the source |
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import structlog
+
+from shieldd.errors import ShieldError
+from shieldd.model.decision import Action, Decision, Severity
+from shieldd.model.event import Batch, Kind
+from shieldd.model.incident import Incident
+from shieldd.model.incident import Judgement as Verdict
+from shieldd.model.match import Match
+
+WAIT_S: Final = 0.25  # longest wait for a batch: the pace of the heart-beat when nothing happens
+LATENCIES: Final = 8192  # newest decision times kept for the quantiles in metrics
+LOST_KINDS: Final = {Kind.OVERFLOW: Severity.HIGH, Kind.WATCH_LIMIT: Severity.HIGH, Kind.ROOT_GONE: Severity.CRITICAL}
+LOST_TEXT: Final = {
+    Kind.OVERFLOW: "the kernel's event queue overflowed; the tree is being rescanned",
+    Kind.WATCH_LIMIT: "a directory could not be watched; it is looked at by rescans until it can be",
+    Kind.ROOT_GONE: "a guarded tree went away; nothing under it is seen",
+}
+
+log = structlog.get_logger("shieldd.pipeline")
+
+
+class Batches(Protocol):
+    """Where batches come from (`shieldd.watch.Source`)."""
+
+    def next_batch(self, timeout_s: float) -> Batch | None:
+        """The next events, None when there are none in time."""
+
+
+class Policy(Protocol):
+    """Scores rows (`shieldd.detect.policy`)."""
+
+    version: str
+
+    def score(self, observations: np.ndarray) -> np.ndarray:
+        """Logits, float32 (N, 5)."""
+
+
+class Guard(Protocol):
+    """Decides rows (`shieldd.detect.guard`)."""
+
+    def look(self, batch: Batch) -> np.ndarray:
+        """Rows whose content should be scanned."""
+
+    def decide(
+        self,
+        batch: Batch,
+        logits: np.ndarray | None,
+        *,
+        content: Mapping[int, Match],
+        generation: int,
+        now_ns: int,
+        mono_ns: int,
+    ) -> list[Decision]:
+        """Decisions for the rows that are not a plain allow."""
+
+
+class Incidents(Protocol):
+    """Folds decisions into incidents (`shieldd.detect.incidents`)."""
+
+    def fold(self, decision: Decision, facts_row: np.void) -> tuple[Incident, bool]:
+        """The incident that the decision belongs to, and whether it is new."""
+
+    def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> Incident | None:
+        """Close an open incident with a person's word."""
+
+
+class Records(Protocol):
+    """Where it is written (`shieldd.store`); none of these waits for the disk."""
+
+    def record_events(self, batch: Batch, decisions: Sequence[Decision], threats: Mapping[int, str]) -> int:
+        """Keep a batch with the observations that were decided on; `threats` maps an event's number to its incident.
+
+        Returns:
+            The record's number of the first event; row i has that plus i, over restarts too.
+        """
+
+    def save_incident(self, incident: Incident, *, wait: bool) -> None:
+        """Keep an incident as it is now."""
+
+
+class Acts(Protocol):
+    """Carries decisions out on threads of its own (`shieldd.respond`)."""
+
+    def submit(self, decision: Decision, incident: Incident, batch: Batch, row: int) -> None:
+        """Queue one act; never blocks, never raises."""
+
+
+class Scans(Protocol):
+    """Content scan on a thread of its own."""
+
+    def submit(self, batch: Batch, rows: Sequence[int]) -> None:
+        """Queue files to be looked into; never blocks."""
+
+
+class Tell(Protocol):
+    """Streams to whoever listens."""
+
+    def events(self, first: int, batch: Batch, decisions: Sequence[Decision], threats: Mapping[int, str]) -> None:
+        """A batch as it was decided; its events are numbered from `first`."""
+
+    def alert(self, decision: Decision, incident: Incident, *, new: bool) -> None:
+        """A decision that a person should see."""
+
+    def trouble(self, code: str, text: str, severity: Severity, tree: int, path: bytes) -> None:
+        """Something that limits what we see."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start; read by the API without a lock (ints only grow)."""
+
+    batches: int = 0
+    events: int = 0
+    decisions: dict[Action, int] = field(default_factory=lambda: dict.fromkeys(Action, 0))
+    policy_failures: int = 0
+    latencies_ns: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+
+    def quantiles_ms(self) -> tuple[float, float]:
+        """p50 and p99 of event read → decided, ms; zeros before the first."""
+        kept = sorted(self.latencies_ns)
+        if not kept:
+            return 0.0, 0.0
+        return kept[len(kept) // 2] / 1e6, kept[min(len(kept) - 1, len(kept) * 99 // 100)] / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a configuration generation decides with: swapped as one."""
+
+    generation: int
+    policy: Policy | None
+    guard: Guard
+    fresh_guard: Callable[[], Guard]
+
+
+class Pipeline:
+    """Runs batches through the parts, one after the other, on one thread."""
+
+    def __init__(
+        self,
+        source: Batches,
+        judgement: Judgement,
+        incidents: Incidents,
+        records: Records,
+        acts: Acts,
+        scans: Scans | None,
+        tell: Tell,
+        *,
+        mark: Callable[[Batch], None] = lambda batch: None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args:
+        mark: flags the rows of canary files.
+        alive: called at least every `WAIT_S` from the loop itself; feeds the watchdog.
+        """
+        self._source = source
+        self._judgement = judgement
+        self._incidents = incidents
+        self._records = records
+        self._acts = acts
+        self._scans = scans
+        self._tell = tell
+        self._mark = mark
+        self._alive = alive
+        self._found: deque[tuple[Batch, int, Match]] = deque()
+        self._words: deque[tuple[str, Verdict, str, int]] = deque()
+        self._stopping = threading.Event()
+        self.counters = Counters()
+
+    def swap(self, judgement: Judgement) -> None:
+        """Take a new configuration from the next batch on."""
+        self._judgement = judgement
+
+    def found(self, batch: Batch, row: int, match: Match) -> None:
+        """A scan's result, from its thread; decided with the next turn of the loop."""
+        self._found.append((batch, row, match))
+
+    def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> None:
+        """A person's word on an incident; taken with the next turn of the loop, which owns the open incidents."""
+        self._words.append((threat_id, judgement, note, at_ns))
+
+    def consider(self, batch: Batch, content: Mapping[int, Match]) -> Decision | None:
+        """What would be decided of one file now, by a fresh guard: nothing is counted, recorded or done."""
+        judgement = self._judgement
+        decisions = judgement.fresh_guard().decide(
+            batch,
+            self._score(judgement.policy, batch),
+            content=content,
+            generation=judgement.generation,
+            now_ns=time.time_ns(),
+            mono_ns=time.monotonic_ns(),
+        )
+        return decisions[0] if decisions else None
+
+    def stop(self) -> None:
+        """End the loop after the batch in hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """The loop; returns after `stop`, or when the source is stopped."""
+        while not self._stopping.is_set():
+            self._alive()
+            try:
+                batch = self._source.next_batch(0.01 if self._found else WAIT_S)
+            except ShieldError as error:
+                if error.code == "watch.stopped":
+                    return
+                raise
+            while self._words:
+                self._incidents.resolve(*self._words.popleft())
+            if batch is not None and len(batch):
+                self.step(batch)
+            while self._found:
+                self.judge_match(*self._found.popleft())
+
+    def step(self, batch: Batch) -> list[Decision]:
+        """One batch, all the way."""
+        judgement = self._judgement
+        self._mark(batch)
+        logits = self._score(judgement.policy, batch)
+        now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        decisions = judgement.guard.decide(
+            batch, logits, content={}, generation=judgement.generation, now_ns=now_ns, mono_ns=mono_ns
+        )
+        decided_ns = time.time_ns()
+        counters = self.counters
+        counters.batches += 1
+        counters.events += len(batch)
+        counters.decisions[Action.ALLOW] += len(batch) - len(decisions)
+        counters.latencies_ns.extend((decided_ns - batch.events["at_ns"][:64].astype(np.int64)).tolist())
+        threats = self._follow(batch, decisions)
+        self._report_losses(batch)
+        first = self._records.record_events(batch, decisions, threats)
+        self._tell.events(first, batch, decisions, threats)
+        if self._scans is not None:
+            rows = judgement.guard.look(batch)
+            if len(rows):
+                self._scans.submit(batch, rows.tolist())
+        return decisions
+
+    def judge_match(self, batch: Batch, row: int, match: Match) -> None:
+        """Decide one file again, now that its content is known; what it did before is not counted twice."""
+        again = Batch(
+            batch.events[row : row + 1].copy(),
+            batch.facts[row : row + 1].copy(),
+            np.zeros_like(batch.observations[row : row + 1]),
+            batch.names,
+        )
+        judgement = self._judgement
+        decisions = judgement.guard.decide(
+            again,
+            None,
+            content={0: match},
+            generation=judgement.generation,
+            now_ns=time.time_ns(),
+            mono_ns=time.monotonic_ns(),
+        )
+        self._follow(again, decisions)
+
+    def _score(self, policy: Policy | None, batch: Batch) -> np.ndarray | None:
+        if policy is None:
+            return None
+        try:
+            return policy.score(batch.observations)
+        except ShieldError as error:
+            self.counters.policy_failures += 1
+            log.error("policy failed, hard rules alone", code=error.code)
+            self._tell.trouble("policy.failed", "the policy failed; hard rules alone", Severity.HIGH, 0, b"")
+            return None
+
+    def _follow(self, batch: Batch, decisions: Sequence[Decision]) -> dict[int, str]:
+        """Fold decisions into incidents, record, tell, and act."""
+        threats: dict[int, str] = {}
+        if not decisions:
+            return threats
+        row_of = {int(seq): row for row, seq in enumerate(batch.events["seq"].tolist())}
+        for decision in decisions:
+            row = row_of[decision.seq]
+            self.counters.decisions[decision.action] += 1
+            if decision.action is Action.ALLOW:
+                continue
+            incident, new = self._incidents.fold(decision, batch.facts[row])
+            threats[decision.seq] = incident.id
+            self._records.save_incident(incident, wait=False)
+            self._tell.alert(decision, incident, new=new)
+            if decision.action is not Action.ALERT:
+                self._acts.submit(decision, incident, batch, row)
+        return threats
+
+    def _report_losses(self, batch: Batch) -> None:
+        kinds = batch.events["kind"]
+        for row in np.flatnonzero((kinds >= Kind.OVERFLOW) & (kinds <= Kind.ROOT_GONE)).tolist():
+            kind = Kind(int(kinds[row]))
+            if kind not in LOST_KINDS:
+                continue
+            tree = int(batch.events[row]["tree"])
+            log.warning(LOST_TEXT[kind], tree=tree, kind=kind.name.lower(), lost=int(batch.events[row]["merged"]))
+            code = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}[kind]
+            self._tell.trouble(code, LOST_TEXT[kind], LOST_KINDS[kind], tree, batch.path(row))
