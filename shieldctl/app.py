@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -20,6 +19,8 @@ def _version(context: typer.Context, wanted: bool) -> None:
     """Our own version; the daemon's beside it where one answers."""
     if not wanted:
         return
+    from importlib.metadata import version  # noqa: PLC0415  (start-up time)
+
     typer.echo(f"shieldctl {version('shieldd')}")
     try:
         status = Client(context.params.get("socket") or os.environ.get("SHIELD_SOCKET")).get("/v1/status")

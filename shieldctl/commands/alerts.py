@@ -25,7 +25,7 @@ def alerts(
     severity: o.MinSeverity = "informational",
     json: o.Json = False,
 ) -> None:
-    """Show the latest alerts. Oldest first; with -f also each as it is raised, as one JSON object a line with --json."""
+    """Show the latest alerts. Oldest first; with -f also each as it is raised, one JSON object a line with --json."""
     screen = Screen(as_json=json)
     query: dict[str, object] = {
         "since_ns": o.since_ns(since),

@@ -81,7 +81,7 @@ def status(
     ] = False,
     json: o.Json = False,
 ) -> None:
-    """Show the state of files. Plain, sealed, quarantined or missing; exit status 6 on a failed check, 4 on a missing file."""
+    """Show the state of files. Plain, sealed, quarantined, missing; exit status 6 where a check fails, 4 if missing."""
     screen = Screen(as_json=json)
     items: list[dict[str, Any]] = []
     for portion in o.bodies(paths):

@@ -34,7 +34,8 @@ def _absolute(value: object) -> bytes:
     elif isinstance(value, bytes):
         raw = value
     else:
-        raise TypeError("a path is a string or an object with path_b64")
+        # a TypeError would pass through pydantic as a fault of ours
+        raise ValueError("a path is a string or an object with path_b64")
     if not raw.startswith(b"/"):
         raise ValueError("path is not absolute")
     if b"\0" in raw:

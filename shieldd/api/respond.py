@@ -57,6 +57,8 @@ class StreamResponse(Response):
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    # where data is always at hand, nothing above waits, and the loop would serve nobody else
+                    await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         async def gone() -> None:
