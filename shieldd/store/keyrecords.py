@@ -9,9 +9,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from shieldd.model.key import KeyRecord, KeyState
 from shieldd.store.access import Access
 from shieldd.store.coding import storable
-from shieldd.store.records import KeyRecord, Where
+from shieldd.store.records import Where
 
 _KEYSTORE: Final = "keystore."
 _UPSERT: Final = (
@@ -41,10 +42,20 @@ class KeyRecords:
     def record(self, keystore_id: str, generation: int, records: Sequence[KeyRecord]) -> None:
         """Write generation and versions in one durable transaction; each new state goes into the history."""
         rows = [
-            (x.key_id, x.purpose, x.version, x.state, x.provider, x.created_at_ns, x.changed_at_ns, storable(x.why),
-             x.uses) for x in records
-        ]  # fmt: skip
-        moves = [(x.key_id, x.changed_at_ns, x.state, storable(x.why)) for x in records]
+            (
+                x.key_id,
+                x.purpose,
+                x.version,
+                x.state.value,
+                x.provider,
+                x.created_at_ns,
+                x.changed_at_ns,
+                storable(x.why),
+                x.uses,
+            )
+            for x in records
+        ]
+        moves = [(x.key_id, x.changed_at_ns, x.state.value, storable(x.why)) for x in records]
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -59,7 +70,7 @@ class KeyRecords:
         """By purpose, then version."""
         where = Where().add("purpose = ?", purpose)
         rows = self._access.rows("SELECT * FROM key_versions{where} ORDER BY purpose, version", where)
-        return [KeyRecord(**row) for row in rows]
+        return [KeyRecord(**{**row, "state": KeyState(row["state"])}) for row in rows]
 
     def history(self, key_id: bytes) -> list[tuple[int, str, str]]:
         """(time, state, why) of each change of state, oldest first."""

@@ -187,21 +187,6 @@ class QuarantineRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What is known of one key version; never the key. `state` is a value of `shieldd.keys.states.KeyState`."""
-
-    key_id: bytes
-    purpose: int
-    version: int
-    state: str
-    provider: str
-    created_at_ns: int
-    changed_at_ns: int
-    why: str
-    uses: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Canary:
     """A file planted to be touched by nobody."""
 
