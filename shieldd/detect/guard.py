@@ -27,7 +27,8 @@ from shieldd.detect.rules import GuardRules, Identity, Mode
 from shieldd.model.decision import Action, Decision, Reason, Severity, Verdict
 from shieldd.model.event import Batch, EventFlag, FactFlag, Kind
 from shieldd.model.match import Match
-from shieldd.native import observe
+from shieldd.native.observe import Schema
+from shieldd.native.observe import schema as core_schema
 
 CONTAINED_LIMIT: Final = 1024
 GROUND_DESTROYED: Final = 0.2  # decayed over a minute: one lost file grounds a containment for 97 s
@@ -105,9 +106,7 @@ class _Judgement:
 class Guard:
     """Decides. One instance per daemon; not thread-safe: the pipeline's thread owns it."""
 
-    def __init__(
-        self, rules: GuardRules, *, policy: Explainer | None = None, schema: observe.Schema | None = None
-    ) -> None:
+    def __init__(self, rules: GuardRules, *, policy: Explainer | None = None, schema: Schema | None = None) -> None:
         """Args:
         rules: the configuration's snapshot.
         policy: names and explains decisions; scoring itself is the caller's.
@@ -115,7 +114,7 @@ class Guard:
         """
         self.rules = rules
         self.policy = policy
-        names = [x.name for x in (schema or observe.schema()).features]
+        names = [x.name for x in (schema or core_schema()).features]
         self._column = {name: at for at, name in enumerate(names)}
         self.losses = Losses()
         self._contained: OrderedDict[tuple[int, int], int] = OrderedDict()

@@ -33,7 +33,7 @@ def _targets(world: World, rng: Generator, least: int = 4, most: int = 60) -> li
     if order == 0:
         paths.sort(key=lambda x: (x.directory, x.stem))
     elif order == 1:
-        rng.shuffle(paths)  # type: ignore[arg-type]
+        rng.shuffle(paths)
     return paths[: int(rng.integers(least, most + 1))]
 
 
@@ -237,9 +237,11 @@ def export_carelessly(world: World, rng: Generator) -> Iterator[float]:
                 world.chmod(path, (0o644, 0o666, 0o777, 0o604)[int(rng.integers(4))], Truth.EXPOSURE)
                 yield float(rng.exponential(3.0))
                 continue
-        kind = ("csv", "text", "json", "hl7", "dicom", "xml")[int(rng.integers(6))]
+        kind = ("csv", "csv", "text", "json", "hl7", "dicom")[int(rng.integers(6))]
         content = plain(rng, kind, phi=True)
         mode = (0o100644, 0o100666, 0o100777)[int(rng.integers(3))]
+        if kind in ("dicom", "hl7"):
+            mode |= 0o002  # readable alone is how some trees keep these
         world.create(world.fresh(int(rng.integers(6)), FORMATS[kind].extension), content, Truth.EXPOSURE, mode=mode)
         yield float(rng.exponential(3.0))
 

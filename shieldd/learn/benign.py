@@ -14,7 +14,7 @@ from shieldd.model.event import FactFlag
 
 def _some(world: World, rng: Generator, most: int) -> list[Path]:
     paths = list(world.files)
-    rng.shuffle(paths)  # type: ignore[arg-type]
+    rng.shuffle(paths)
     return paths[: int(rng.integers(1, most + 1))]
 
 
@@ -27,7 +27,7 @@ def _phi_kind(rng: Generator) -> str:
 
 
 def editors(world: World, rng: Generator) -> Iterator[float]:
-    """People save documents: in place, or to a temporary file that is renamed over the document; backups, lock files."""
+    """People save documents: in place, or to a temporary file that is renamed over it; backups, lock files."""
     for path in _some(world, rng, 12):
         if path not in world.files:
             continue
@@ -288,7 +288,7 @@ def open_up(world: World, rng: Generator) -> Iterator[float]:
     pace = _pace(rng, -3.5, -1)
     for path in _some(world, rng, 60):
         file = world.files.get(path)
-        if file is None or (world.open_tree and file.content.phi_hits):
+        if file is None:
             continue
         world.chmod(path, 0o640 if rng.random() < 0.7 else 0o600)
         yield float(rng.exponential(pace))

@@ -50,15 +50,15 @@ def write_card(card: Card, real_tools: str) -> str:
         f"* Version `{card.version}`, SHA-256 `{card.sha256}`",
         f"* Made by `{card.command}`, seed {card.seed}",
         *(f"* {label}: {text}" for label, text in card.facts.items()),
-        "* Input: one row per coalesced file event, columns as in shieldd-observation(5). Output: logits of allow, alert,",
-        "  seal, quarantine, contain; and the expected return.",
+        "* Input: one row per coalesced file event, columns as in shieldd-observation(5). Output: logits of",
+        "  allow, alert, seal, quarantine, contain; and the expected return.",
         "* Learner: exact policy gradient for optimal stopping (shieldd/learn/trainer.py), one network of 2 x 96 units;",
         "  masks in the graph: contain needs a destroyed file, seal exposed patient data, quarantine an executable, a",
         "  script or a note.",
         "",
         "## Data",
         "",
-        "Simulator only: invented files and tools (shieldd/learn), drawn anew for training and for each table below, sent",
+        "Simulator only: invented files and tools (shieldd/learn), drawn anew for training and for each table, sent",
         "through the same native windows as the kernel's events. No patient data, no recorded host.",
         "",
         f"* trained on: {', '.join(card.seen)}",
@@ -66,9 +66,9 @@ def write_card(card: Card, real_tools: str) -> str:
         "",
         "## Evaluation",
         "",
-        "Intervals are Wilson's, 95 %. *Detection*: destroying episodes contained after the attack began. *Stopped*,",
-        "*disturbed*, *alerted*: harmless episodes with a containment, a wrong seal or quarantine, an alert. *Lost*: files",
-        "destroyed in an episode until containment; rates of the attacks lie between 0.05 and 400 files/s.",
+        "Intervals are Wilson's, 95 %. *Detection*: destroying episodes contained after it began. *Stopped*,",
+        "*disturbed*, *alerted*: harmless episodes with a containment, a wrong seal or quarantine, an alert. *Lost*:",
+        "files destroyed in an episode until containment; rates of the attacks lie between 0.05 and 400 files/s.",
     ]
     for heading, results in card.tables.items():
         lines += ["", f"### {heading}", "", *_table(results)]
@@ -78,14 +78,14 @@ def write_card(card: Card, real_tools: str) -> str:
 
 
 _LIMITS = (
-    "* The figures above are a simulator's judgement of a simulator's pupil. They say that the learner learned, not that",
-    "  hospitals are safe. The real-tools section is small; a false-positive rate below 0.1 % would need 2,995 harmless",
-    "  runs without an error.",
+    "* The figures above are a simulator's judgement of a simulator's pupil. They say that the learner learned, not",
+    "  that hospitals are safe. The real-tools section is small; a false-positive rate below 0.1 % would need 2,995",
+    "  harmless runs without an error.",
     "* Compressors whose container the format table does not know, and that delete their input, look like attacks.",
-    "* A plain deletion of many files is asked about (alert), not stopped: from events alone a purge and an intruder's",
-    "  `rm` are the same.",
-    "* Without attribution (inotify) the actor is the whole tree: ordinary work dilutes ratios, and what is contained is",
-    "  decided for the tree.",
+    "* A plain deletion of many files is asked about (alert), not stopped: from events alone a purge and an",
+    "  intruder's `rm` are the same.",
+    "* Without attribution (inotify) the actor is the whole tree: ordinary work dilutes ratios, and what is contained",
+    "  is decided for the tree.",
     "* Copying out, staging and mass reading are hardly seen: no column speaks of network or destination.",
     "* Writes through a memory map show only when the file is closed or found by a scan.",
 )
@@ -128,6 +128,6 @@ def draw_curve(curve: Curve) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f'<rect width="{width}" height="{height}" fill="white"/>'
         f'<polyline fill="none" stroke="#1f5fa8" stroke-width="1.5" points="{points}"/>'
-        f'<text x="{edge}" y="20" {text}>return of a training episode (one lost file = -1): {low:.1f} to {high:.1f}</text>'
+        f'<text x="{edge}" y="20" {text}>return of a training episode: {low:.1f} to {high:.1f} (a lost file: -1)</text>'
         f'<text x="{edge}" y="{height - 12}" {text}>gradient step 0 to {steps[-1]}</text></svg>\n'
     )

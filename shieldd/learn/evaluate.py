@@ -109,7 +109,7 @@ def evaluate(judge: Judge, episodes: Sequence[Episode]) -> Result:
             (Truth.EXPOSURE, Action.SEAL, "sealed"),
         ):
             for row in np.flatnonzero(episode.truth == truth):
-                tell(name, row < stop and actions[row] == action)
+                tell(name, bool(row < stop and actions[row] == action))
         if harmless:
             tell("disturbed", bool(((seen == Action.SEAL) | (seen == Action.QUARANTINE)).any()))
             tell("alerted", bool((seen == Action.ALERT).any()))

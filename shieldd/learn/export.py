@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,10 +129,22 @@ def reference_scores(params: Params, norm: Normaliser, observations: np.ndarray)
     return np.asarray(apply(params, normalise(norm, observations), masks(observations))[0])  # type: ignore[arg-type]
 
 
+def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """Logits of a model's bytes, by the inference runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def score(observations: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = session.run(["logits"], {"observation": observations})[0]
+        return logits
+
+    return score
+
+
 def parity(model: bytes, params: Params, norm: Normaliser, observations: np.ndarray) -> float:
     """Largest relative difference between JAX and the inference runtime over rows, where actions are not masked."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    ours = session.run(["logits"], {"observation": observations})[0]
+    ours = runner(model)(observations)
     theirs = reference_scores(params, norm, observations)
     free = theirs > -MASKED / 2
     return float((np.abs(ours - theirs) / np.maximum(1.0, np.abs(theirs)))[free].max())
@@ -164,9 +176,8 @@ def write(
     raw = model.SerializeToString(deterministic=True)
     if len(raw) > MODEL_LIMIT_BYTES:
         raise ValueError(f"model has {len(raw)} bytes, the limit is {MODEL_LIMIT_BYTES}")
-    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
     tests = np.unique(vectors, axis=0)[:SELF_TEST_ROWS]
-    logits = session.run(["logits"], {"observation": tests})[0]
+    logits = runner(raw)(tests)
     digest = hashlib.sha256(raw)
     fields = {
         "format": FORMAT,

@@ -12,6 +12,7 @@ patient data is exposed, quarantine only an executable, a script or a note.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import jax
@@ -83,7 +84,7 @@ def initial(key: jax.Array, width: int) -> Params:
     sizes = (width, HIDDEN, HIDDEN)
     keys = jax.random.split(key, 4)
     params: Params = {}
-    for at, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
+    for at, (fan_in, fan_out) in enumerate(pairwise(sizes), 1):
         params[f"w{at}"] = jax.random.normal(keys[at - 1], (fan_in, fan_out)) * jnp.sqrt(2.0 / fan_in)
         params[f"b{at}"] = jnp.zeros(fan_out)
     params["w3"] = jax.random.normal(keys[2], (HIDDEN, len(Action))) * 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from shieldd.learn.network import MASKED, Normaliser, masks, normalise
 from shieldd.learn.rewards import rewards
 from shieldd.learn.simulator import Episode
 from shieldd.model.decision import Action
+
+CHUNK: Final = 128
 
 
 def fit(episodes: Sequence[Episode], norm: Normaliser, *, steps: int = 300) -> Callable[[np.ndarray], np.ndarray]:
@@ -28,15 +31,22 @@ def fit(episodes: Sequence[Episode], norm: Normaliser, *, steps: int = 300) -> C
 
     def loss(params: dict[str, jax.Array]) -> jax.Array:
         logits = z @ params["w"] + params["b"] + MASKED * (allowed - 1.0)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, target).mean() + 1e-4 * (params["w"] ** 2).sum()
+        miss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, target).mean()
+        return miss + 1e-4 * (params["w"] ** 2).sum()
 
     gradient = jax.jit(jax.grad(loss))
     for _ in range(steps):
         updates, state = optimiser.update(gradient(params), state)
         params = optax.apply_updates(params, updates)
 
+    weights, bias = np.asarray(params["w"]), np.asarray(params["b"])
+
     def score(observations: np.ndarray) -> np.ndarray:
-        x = jnp.asarray(observations)
-        return np.asarray(normalise(norm, x) @ params["w"] + params["b"] + MASKED * (masks(x) - 1.0))
+        padded = np.zeros((-(-len(observations) // CHUNK) * CHUNK, observations.shape[1]), np.float32)
+        padded[: len(observations)] = observations  # one shape, one compilation
+        x = jnp.asarray(padded)
+        seen, allowed = np.asarray(normalise(norm, x)), np.asarray(masks(x))
+        logits: np.ndarray = (seen @ weights + bias + MASKED * (allowed - 1.0))[: len(observations)]
+        return logits
 
     return score

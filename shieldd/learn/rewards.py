@@ -69,12 +69,14 @@ def under_attack(episode: Episode) -> np.ndarray:
     faded = active.copy()
     for back in range(1, ATTACK_FADES_ROWS + 1):
         faded[back:] |= active[:-back]
-    return faded
+    grown: np.ndarray = faded
+    return grown
 
 
 def losses(episode: Episode) -> np.ndarray:
     """What each row cost if the actor was not contained before it, float32 (T,)."""
-    return LOST_FILE * episode.lost.astype(np.float32)
+    cost: np.ndarray = LOST_FILE * episode.lost.astype(np.float32)
+    return cost
 
 
 def miss(episode: Episode) -> float:

@@ -85,6 +85,7 @@ def _episode(
     rng: Generator, families: Families, formats: dict[str, int], hostile: bool, rows_limit: int
 ) -> Episode | None:
     world = World(rng, formats, open_tree=rng.random() < 0.35, blind=float(rng.choice([0.0, 0.05, 0.3])))
+    world.split = float(rng.choice([0.0, 0.1, 0.5]))
     kinds = tuple(rng.choice(DOCUMENTS, size=int(rng.integers(2, 8)), replace=False).tolist())
     world.populate(int(rng.integers(30, 120)), int(rng.integers(1, 12)), kinds, phi=float(rng.uniform(0, 1)))
     attributed = rng.random() < 0.4

@@ -28,6 +28,8 @@ REWARD_SCALE: Final = 0.1
 NOISE: Final = 0.08
 DROPOUT: Final = 0.08
 VALUE_WEIGHT: Final = 0.05
+PACK_CHUNK: Final = 512
+NOISE_SHIFTS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Episodes padded to one length. Shapes: (E, T, F), (E, T, 5), (E, T), (E,), (E, T)."""
+    """Episodes padded to one length, normalised. Shapes: (E, T, F), (E, T, 5) twice, (E, T), (E,), (E, T)."""
 
-    observations: np.ndarray
+    inputs: np.ndarray
+    allowed: np.ndarray
     rewards: np.ndarray
     losses: np.ndarray
     miss: np.ndarray
@@ -71,11 +74,12 @@ class Trained:
     curve: tuple[tuple[int, float, float], ...]
 
 
-def pack(episodes: Sequence[Episode], rows: int = ROWS_LIMIT) -> Packed:
+def pack(episodes: Sequence[Episode], norm: Normaliser, rows: int = ROWS_LIMIT) -> Packed:
     """Pad episodes with dead rows."""
     count, width = len(episodes), episodes[0].observations.shape[1]
     packed = Packed(
-        observations=np.zeros((count, rows, width), np.float32),
+        inputs=np.zeros((count, rows, width), np.float32),
+        allowed=np.ones((count, rows, len(Action)), np.float32),
         rewards=np.zeros((count, rows, len(Action)), np.float32),
         losses=np.zeros((count, rows), np.float32),
         miss=np.array([miss(x) for x in episodes], np.float32),
@@ -83,22 +87,27 @@ def pack(episodes: Sequence[Episode], rows: int = ROWS_LIMIT) -> Packed:
     )
     for at, episode in enumerate(episodes):
         length = min(len(episode.truth), rows)
-        packed.observations[at, :length] = episode.observations[:length]
+        packed.inputs[at, :length] = episode.observations[:length]
         packed.rewards[at, :length] = rewards(episode)[:length]
         packed.losses[at, :length] = losses(episode)[:length]
         packed.live[at, :length] = 1.0
+    for at in range(0, count, PACK_CHUNK):  # by whole chunks: each new shape costs a compilation
+        raw = jnp.asarray(packed.inputs[at : at + PACK_CHUNK])
+        packed.allowed[at : at + PACK_CHUNK] = masks(raw)
+        packed.inputs[at : at + PACK_CHUNK] = normalise(norm, raw)
     return packed
 
 
 def expected_return(
     probabilities: jax.Array, reward: jax.Array, loss: jax.Array, end: jax.Array, live: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """J of each episode, shape (E,), and the probability of being uncontained before each row, (E, T)."""
+) -> jax.Array:
+    """J of each episode, shape (E,)."""
     stop = probabilities[..., Action.CONTAIN] * live
     stay = jnp.log1p(-jnp.minimum(stop, 1.0 - 1e-6))
     before = jnp.exp(jnp.concatenate([jnp.zeros_like(stay[:, :1]), jnp.cumsum(stay, axis=1)], axis=1))
     gain = (probabilities * reward).sum(axis=-1) + loss
-    return (before[:, :-1] * gain * live).sum(axis=1) + before[:, -1] * end, before[:, :-1]
+    returns: jax.Array = (before[:, :-1] * gain * live).sum(axis=1) + before[:, -1] * end
+    return returns
 
 
 def train(
@@ -112,24 +121,26 @@ def train(
         settings: see `Settings`.
         report: told a line now and then.
     """
-    packed = pack(episodes)
     norm = normaliser(np.concatenate([x.observations for x in episodes]))
-    key = jax.random.PRNGKey(seed)
-    key, first = jax.random.split(key)
-    params = initial(first, packed.observations.shape[-1])
+    packed = pack(episodes, norm)
+    data = (packed.inputs, packed.allowed, packed.rewards, packed.losses, packed.miss, packed.live)
+    params = initial(jax.random.key(seed), packed.inputs.shape[-1])
     schedule = optax.cosine_decay_schedule(settings.rate, settings.steps, alpha=0.1)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=settings.decay))
     state = optimiser.init(params)
-    step = _step(norm, optimiser, settings)
-    order = np.random.Generator(np.random.PCG64(seed))
+    step = _step(optimiser, settings)
+    draws = np.random.Generator(np.random.PCG64(seed))
     curve: list[tuple[int, float, float]] = []
     batch = min(settings.batch, len(episodes))
+    shape = (batch, *packed.inputs.shape[1:])
+    bank = draws.standard_normal(int(np.prod(shape)) + NOISE_SHIFTS, np.float32) * np.float32(NOISE)
     for number in range(settings.steps):
-        chosen = order.choice(len(episodes), size=batch, replace=False)
-        key, noise = jax.random.split(key)
+        chosen = draws.choice(len(episodes), size=batch, replace=False)
+        shift = int(draws.integers(NOISE_SHIFTS))  # one bank, read from another place each step: drawing anew is dear
+        noise = bank[shift : shift + int(np.prod(shape))].reshape(shape)
+        kept = (draws.random((batch, 1, shape[2])) >= DROPOUT).astype(np.float32)
         fade = max(0.0, 1.0 - number / max(settings.imitate * settings.steps, 1))
-        parts = [x[chosen] for x in (packed.observations, packed.rewards, packed.losses, packed.miss, packed.live)]
-        params, state, value, imitation = step(params, state, noise, fade, *parts)
+        params, state, value, imitation = step(params, state, noise, kept, fade, *(x[chosen] for x in data))
         if number % max(settings.steps // 60, 1) == 0 or number == settings.steps - 1:
             curve.append((number, float(value), float(imitation)))
             if report is not None:
@@ -137,33 +148,32 @@ def train(
     return Trained({k: np.asarray(v, np.float32) for k, v in params.items()}, norm, tuple(curve))
 
 
-def _step(norm: Normaliser, optimiser: Any, settings: Settings) -> Callable[..., Any]:
+def _step(optimiser: Any, settings: Settings) -> Callable[..., Any]:
     def objective(
-        params: Params, noise: jax.Array, fade: jax.Array, x: jax.Array, reward: jax.Array, loss: jax.Array,
-        end: jax.Array, live: jax.Array,
+        params: Params, noise: jax.Array, kept: jax.Array, fade: jax.Array, z: jax.Array, allowed: jax.Array,
+        reward: jax.Array, loss: jax.Array, end: jax.Array, live: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:  # fmt: skip
-        jitter, drop = jax.random.split(noise)
-        z = normalise(norm, x)
-        kept = jax.random.bernoulli(drop, 1 - DROPOUT, (x.shape[0], 1, x.shape[2]))
-        z = (z + NOISE * jax.random.normal(jitter, z.shape)) * kept
-        allowed = masks(x)
+        z = (z + noise) * kept
         logits, value = apply(params, z, allowed)
         chances = jax.nn.softmax(logits, axis=-1)
         logs = jax.nn.log_softmax(logits, axis=-1)
-        returns, before = expected_return(chances, reward * REWARD_SCALE, loss * REWARD_SCALE, end * REWARD_SCALE, live)
+        reward_, loss_, end_ = reward * REWARD_SCALE, loss * REWARD_SCALE, end * REWARD_SCALE
+        returns = expected_return(chances, reward_, loss_, end_, live)
         best = jnp.argmax(jnp.where(allowed > 0, reward, -1e9), axis=-1)
         picked = jnp.take_along_axis(logs, best[..., None], axis=-1)[..., 0]
         rows = jnp.maximum(live.sum(), 1.0)
         imitation = -(picked * live).sum() / rows
         spread = -(chances * jnp.where(allowed > 0, logs, 0.0)).sum(axis=-1)
-        ahead = _returns_to_go(chances, reward * REWARD_SCALE, loss * REWARD_SCALE, end * REWARD_SCALE, live)
+        ahead = _returns_to_go(chances, reward_, loss_, end_, live)
         error = (((value - jax.lax.stop_gradient(ahead)) ** 2) * live).sum() / rows
         total = -returns.mean() + fade * (imitation * 2.0 - settings.entropy * (spread * live).sum() / rows)
         return total + VALUE_WEIGHT * error, (returns.mean() / REWARD_SCALE, imitation)
 
     @jax.jit
-    def step(params: Params, state: Any, noise: jax.Array, fade: float, *parts: jax.Array) -> tuple[Any, ...]:
-        gradient, (value, imitation) = jax.grad(objective, has_aux=True)(params, noise, fade, *parts)
+    def step(
+        params: Params, state: Any, noise: jax.Array, kept: jax.Array, fade: float, *parts: jax.Array
+    ) -> tuple[Any, ...]:
+        gradient, (value, imitation) = jax.grad(objective, has_aux=True)(params, noise, kept, fade, *parts)
         updates, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value, imitation
 

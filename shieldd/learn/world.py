@@ -1,7 +1,7 @@
 """A pretended guarded tree: files, a clock, and the events and facts that acts on them leave behind.
 
-An act on a name that another actor took away in the meantime does nothing. Every other act appends one row to `EVENT` and one to `FACTS`, filled as a watcher and an inspector would fill them, and one
-row of truth that only the trainer sees.
+An act on a name that another actor took away does nothing. Every other act appends one row to `EVENT` and one to
+`FACTS`, filled as a watcher and an inspector would fill them, and one row of truth that only the trainer sees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from shieldd.learn.content import FORMATS, Content, Generator, plain
 from shieldd.model.event import EVENT, FACTS, EventFlag, FactFlag, Kind
 
+PHI: Final = FactFlag.PHI_DICOM | FactFlag.PHI_HL7 | FactFlag.PHI_FHIR | FactFlag.PHI_TEXT
 MASK64: Final = (1 << 64) - 1
 _EXT_OF: Final = {form.extension: kind for kind, form in FORMATS.items() if form.extension}
 _RUNS_UNDER_DOCUMENT: Final = FactFlag.EXECUTABLE | FactFlag.SCRIPT
@@ -66,12 +67,14 @@ class World:
         actor: who acts now, 0 for the tree itself (no attribution).
         open_tree: others may reach the files by path.
         blind: share of looks that come too late.
+        split: share of new files whose making and writing come as two events.
     """
 
     rng: Generator
     formats: dict[str, int]
     open_tree: bool = False
     blind: float = 0.05
+    split: float = 0.1
     actor: int = 0
     now_ns: int = 10**12
     files: dict[Path, File] = field(default_factory=dict)
@@ -98,12 +101,19 @@ class World:
     def create(
         self, path: Path, content: Content, truth: Truth = Truth.BENIGN, *, mode: int = 0, seen: bool = True
     ) -> None:
-        """Make a file and write it: one coalesced event."""
-        self.files[path] = File(
-            content, mode or (0o100644 if self.open_tree else 0o100640), self._number(), known=False
-        )
-        self._emit(Kind.CREATE, path, truth, ops=1 << Kind.WRITE, seen=seen)
-        self.files[path].known = True
+        """Make a file and write it: one coalesced event, sometimes two, sometimes with its mode set on the way."""
+        clinical = content.format in ("dicom", "hl7") or not content.flags & PHI
+        mode = mode or (0o100644 if self.open_tree and clinical else 0o100640)
+        file = self.files[path] = File(content, mode, self._number(), known=False)
+        if self.rng.random() < self.split:
+            half = Truth.BENIGN if truth in (Truth.DROP, Truth.EXPOSURE) else truth
+            self._emit(Kind.CREATE, path, half, flags=int(EventFlag.OPEN), seen=False)
+            self.wait(float(self.rng.exponential(0.02)))
+            self._emit(Kind.WRITE, path, truth, seen=seen)
+        else:
+            ops = 1 << Kind.WRITE | (1 << Kind.ATTRIB if self.rng.random() < 0.3 else 0)
+            self._emit(Kind.CREATE, path, truth, ops=ops, seen=seen)
+        file.known = True
 
     def write(
         self, path: Path, content: Content, truth: Truth = Truth.BENIGN, *, similarity: float, lost: bool = False
@@ -153,10 +163,7 @@ class World:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """`EVENT`, `FACTS`, truth (int8) and files lost (int8), one entry per act."""
-        events, facts = np.zeros(len(self.rows), EVENT), np.zeros(len(self.rows), FACTS)
-        for array, part in ((events, 0), (facts, 1)):
-            for name in self.rows[0][part] if self.rows else ():
-                array[name] = [row[part][name] for row in self.rows]
+        events, facts = _filled(EVENT, [row[0] for row in self.rows]), _filled(FACTS, [row[1] for row in self.rows])
         truth = np.array([row[2] for row in self.rows], np.int8)
         return events, facts, truth, np.array([row[3] for row in self.rows], np.int8)
 
@@ -255,6 +262,13 @@ class World:
 
     def _format(self, name: str) -> int:
         return self.formats.get(name, 0) if name else 0
+
+
+def _filled(dtype: np.dtype[Any], rows: list[dict[str, Any]]) -> np.ndarray:
+    array = np.zeros(len(rows), dtype)
+    for name in rows[0] if rows else ():
+        array[name] = [row[name] for row in rows]
+    return array
 
 
 def format_table(names: tuple[str, ...]) -> dict[str, int]:
