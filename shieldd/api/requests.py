@@ -210,9 +210,11 @@ class QuarantinePurge(Request):
 
 
 class KeysRotate(Request):
-    """New key version for one purpose (`files`, `quarantine`, `preserve`, `audit`), or for each."""
+    """New key version for one purpose (`files`, `quarantine`, `preserve`, `audit`), or for each; `due`: only where one
+    is due by age or use."""
 
     purpose: Word | None = None
+    due: bool = False
     dry_run: bool = False
 
 
