@@ -40,17 +40,13 @@ def read(path: Path) -> dict[str, object]:
     except OSError as error:
         code = "config.missing" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "config.unreadable"
         raise ConfigError([Problem(code, file, "", _reason(error))]) from error
-    with os.fdopen(fd, "rb") as source:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise ConfigError([Problem("config.unreadable", file, "", "is not a regular file")])
-        if info.st_uid not in (0, os.geteuid()) or info.st_mode & stat.S_IWOTH:
-            who = f"owner uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}"
-            raise ConfigError([Problem("config.unsafe", file, "", f"may be written by others ({who})")])
-        try:
-            raw = source.read(FILE_LIMIT_BYTES + 1)
-        except OSError as error:
-            raise ConfigError([Problem("config.unreadable", file, "", _reason(error))]) from error
+    try:
+        _only_ours(os.fstat(fd), file)
+        raw = _all(fd)
+    except OSError as error:
+        raise ConfigError([Problem("config.unreadable", file, "", _reason(error))]) from error
+    finally:
+        os.close(fd)
     if len(raw) > FILE_LIMIT_BYTES:
         raise ConfigError([Problem("config.syntax", file, "", f"is larger than {FILE_LIMIT_BYTES} bytes")])
     try:
@@ -139,6 +135,22 @@ def dotted(location: Sequence[int | str]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _only_ours(info: os.stat_result, file: str) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError([Problem("config.unreadable", file, "", "is not a regular file")])
+    if info.st_uid not in (0, os.geteuid()) or info.st_mode & stat.S_IWOTH:
+        who = f"owner uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}"
+        raise ConfigError([Problem("config.unsafe", file, "", f"may be written by others ({who})")])
+
+
+def _all(fd: int) -> bytes:
+    """At most one byte more than the limit."""
+    raw = b""
+    while len(raw) <= FILE_LIMIT_BYTES and (piece := os.read(fd, FILE_LIMIT_BYTES + 1 - len(raw))):
+        raw += piece
+    return raw
 
 
 def _problem(file: str, location: Sequence[int | str], kind: str, message: str) -> Problem:

@@ -123,12 +123,17 @@ def read(path: Path) -> bytes | None:
     except OSError as error:
         code = "keys.unsafe" if error.errno in (errno.ELOOP, errno.EACCES) else "keys.io"
         raise ShieldError(code, "keystore cannot be opened", errno=error.errno, path=os.fsencode(path)) from error
-    with os.fdopen(fd, "rb") as source:
+    try:
         owner_only(fd, "keystore", path)
-        try:
-            return source.read(FILE_LIMIT_BYTES + 1)
-        except OSError as error:
-            raise ShieldError("keys.io", errno=error.errno, path=os.fsencode(path)) from error
+        raw = b""
+        while len(raw) <= FILE_LIMIT_BYTES and (piece := os.read(fd, FILE_LIMIT_BYTES + 1 - len(raw))):
+            raw += piece
+    except OSError as error:
+        raise ShieldError("keys.io", errno=error.errno, path=os.fsencode(path)) from error
+    else:
+        return raw
+    finally:
+        os.close(fd)
 
 
 def read_whole(path: Path) -> tuple[bytes | None, bool]:
