@@ -157,6 +157,7 @@ class Judgement:
     policy: Policy | None
     guard: Guard
     fresh_guard: Callable[[], Guard]
+    take_over: Callable[[], None] = lambda: None
 
 
 class Pipeline:
@@ -181,6 +182,7 @@ class Pipeline:
         """
         self._source = source
         self._judgement = judgement
+        self._taken = judgement
         self._incidents = incidents
         self._records = records
         self._acts = acts
@@ -241,7 +243,7 @@ class Pipeline:
 
     def step(self, batch: Batch) -> list[Decision]:
         """One batch, all the way."""
-        judgement = self._judgement
+        judgement = self._current()
         self._mark(batch)
         logits = self._score(judgement.policy, batch)
         now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
@@ -282,6 +284,14 @@ class Pipeline:
             mono_ns=time.monotonic_ns(),
         )
         self._follow(again, decisions)
+
+    def _current(self) -> Judgement:
+        """The judgement in force; a new one takes the guard's rules over on this thread, which owns the guard."""
+        judgement = self._judgement
+        if judgement is not self._taken:
+            judgement.take_over()
+            self._taken = judgement
+        return judgement
 
     def _score(self, policy: Policy | None, batch: Batch) -> np.ndarray | None:
         if policy is None:

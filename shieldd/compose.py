@@ -1,0 +1,437 @@
+"""The composition root: builds the parts from a configuration, starts them in order, stops them in reverse.
+
+Start: state directory locked → store → keys → trees opened → what a crash cut off finished → fingerprints loaded →
+source → policy, guard, signatures → responders → canaries → watching → self-test → threads → API → ready.
+A part that the daemon can do without (policy, canaries, fingerprints) is reported and left out; one that it cannot
+do without (store, keys, a tree, the source, the socket) ends the start with its code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import structlog
+
+from shieldd import __version__, judge, logs, service
+from shieldd.api.listen import Listener, listen, passed
+from shieldd.api.protocol import Limits
+from shieldd.api.server import ApiServer
+from shieldd.canaries import Canaries
+from shieldd.config import Config, ConfigError, DaemonMode, WatchBackend
+from shieldd.detect import canary
+from shieldd.detect.guard import Guard
+from shieldd.detect.incidents import Incidents
+from shieldd.engine import Parts, RunningEngine, Snapshot
+from shieldd.engine.ledgers import HeldIndex, SealedIndex
+from shieldd.engine.parts import open_beneath
+from shieldd.engine.streams import Streams
+from shieldd.engine.troubles import Troubles
+from shieldd.errors import ShieldError
+from shieldd.keys import KeyRing
+from shieldd.lookout import Lookout
+from shieldd.model.event import Kind
+from shieldd.native import envelope, observe
+from shieldd.pipeline import Judgement, Pipeline
+from shieldd.recovery import recover
+from shieldd.respond import GuardedTree, Trees
+from shieldd.respond.acts import ActPool
+from shieldd.respond.quarantine import Quarantine
+from shieldd.respond.seal import Sealer
+from shieldd.selftest import self_test
+from shieldd.store import Store
+from shieldd.store.retention import Keep
+from shieldd.watch import Source, Tree
+
+CHECK_S: Final = 1.0  # pace of the main thread: watchdog, threads alive, housekeeping
+PIPELINE_LATE_S: Final = 5.0  # a loop that has not turned for so long is reported and not vouched for
+PRUNE_S: Final = 3600.0
+SAVE_S: Final = 300.0
+SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+log = structlog.get_logger("shieldd")
+
+
+class Daemon:
+    """One daemon: `serve` runs it to its end."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._threads: list[threading.Thread] = []
+        self._last_turn = time.monotonic()
+        self._parts: Parts
+        self._api: ApiServer
+        self._store: Store
+        self._guard: Guard
+        self._troubles = Troubles()
+
+    def serve(self) -> int:
+        """Start, serve until a signal ends it, stop; the exit status.
+
+        Raises:
+            ShieldError: when it cannot start.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # before any thread: only this one takes signals
+        logs.configure(self._config.daemon.log_level.value)
+        os.umask(0o077)
+        self._store = Store(self._config.store_path, roots=[tree.root for tree in self._config.tree])
+        try:
+            with self._keys() as keys:
+                self._start(keys)
+                service.notify(f"READY=1\nSTATUS=guarding {len(self._config.tree)} trees")
+                log.info("ready", version=__version__, trees=len(self._config.tree), pid=os.getpid())
+                try:
+                    self._wait()
+                finally:
+                    service.notify("STOPPING=1")
+                    self._stop()
+        finally:
+            self._store.close()
+        log.info("stopped")
+        return 0
+
+    def _keys(self) -> KeyRing:
+        keys = KeyRing.open(self._config, self._store.keys)
+        for text in keys.reports:
+            log.warning(text)
+            self._troubles.report("keys.store", text)
+        return keys
+
+    def _start(self, keys: KeyRing) -> None:
+        config, store, troubles = self._config, self._store, self._troubles
+        for report in store.reports:
+            log.error(report.text, code=report.code)
+            troubles.hold(report.code, report.text)
+        trees = Trees([_opened(index, tree.root) for index, tree in enumerate(config.tree)])
+        baseline, windows = observe.Baseline(config.watch.baseline_files), observe.Windows()
+        self._load_baseline(baseline)
+        source = _source(config, trees, baseline, windows)
+        journal = envelope.Journal(_directory(store, b"journal"))
+        held_fd = _directory(store, b"quarantine")
+        host_id = config.daemon.host_id.encode()
+        sealer = Sealer(
+            keys.native,
+            journal,
+            store,
+            SealedIndex(store),
+            source,
+            host_id=host_id,
+            count=lambda n: keys.used(envelope.Purpose.FILES, n),
+            threads=config.seal.threads,
+            durable=config.seal.durable,
+        )
+        quarantine = Quarantine(
+            held_fd,
+            keys.native,
+            journal,
+            store,
+            HeldIndex(store, trees),
+            source,
+            trees,
+            host_id=host_id,
+            count=lambda n: keys.used(envelope.Purpose.QUARANTINE, n),
+            threads=config.seal.threads,
+        )
+        recover(store, journal, keys.native, trees, quarantine, os.fsencode(config.daemon.state_dir))
+        snapshot = self._snapshot(config)
+        judgement = self._judgement(snapshot)
+        streams = Streams(trees, store, troubles.report)
+        acts = ActPool(trees, store, sealer.act, quarantine.act, failed=troubles.report)
+        inspector = observe.Inspector(observe.Baseline(1024))
+        canaries = self._plant(trees, inspector)
+        lookout = Lookout(snapshot.scanner, lambda tree, path: open_beneath(trees[tree].root_fd, path), self._found)
+        pipeline = Pipeline(
+            source,
+            judgement,
+            Incidents(self._guard.losses),
+            store,
+            acts,
+            lookout,
+            streams,
+            mark=canaries.mark,
+            alive=self._turned,
+        )
+        self._parts = Parts(
+            snapshot=snapshot,
+            trees=trees,
+            store=store,
+            keys=keys,
+            journal=journal,
+            source=source,
+            baseline=baseline,
+            windows=windows,
+            inspector=inspector,
+            pipeline=pipeline,
+            acts=acts,
+            lookout=lookout,
+            sealer=sealer,
+            quarantine=quarantine,
+            streams=streams,
+            troubles=troubles,
+            canaries_in=lambda tree: len(canaries.in_tree(trees[tree])),
+            read_trace=_read_trace,
+            started_ns=time.time_ns(),
+        )
+        source.start()
+        self_test(self._parts, _directory(store, b"selftest"))
+        for name, body in (("pipeline", pipeline.run), ("scan", lookout.run), ("alerts", streams.run)):
+            self._run(name, body)
+        self._api = ApiServer(
+            RunningEngine(self._parts),
+            _listener(config),
+            readers=(config.api.group,),
+            limits=Limits(
+                connections=config.api.connections,
+                head_s=config.api.request_timeout_s,
+                body_s=config.api.request_timeout_s,
+            ),
+            version=__version__,
+        )
+        self._api.start()
+        self._parts.ready = True
+
+    def _snapshot(self, config: Config) -> Snapshot:
+        policy = judge.load_policy(config)
+        if policy.state == "refused":
+            self._troubles.hold(policy.code, f"{policy.reason}; hard rules alone")
+        else:
+            for code in [x.code for x in self._troubles.now() if x.code.startswith("policy.")]:
+                self._troubles.clear(code)
+        return Snapshot(config, policy, judge.scanner(config))
+
+    def _judgement(self, snapshot: Snapshot) -> Judgement:
+        rules, policy = judge.rules(snapshot.config), snapshot.policy.policy
+        if not hasattr(self, "_guard"):
+            self._guard = Guard(rules, policy=policy)
+        return Judgement(
+            generation=snapshot.config.generation,
+            policy=policy,
+            guard=self._guard,
+            fresh_guard=lambda: Guard(rules, policy=policy),
+            take_over=lambda: self._guard.swap(rules, policy),
+        )
+
+    def _plant(self, trees: Trees, inspector: observe.Inspector) -> Canaries:
+        secret = _secret(self._store)
+        canaries = Canaries(
+            os.path.join(os.fsencode(self._config.daemon.state_dir), b"canaries.json"),
+            secret,
+            lambda directories, key, count: canary.plan(directories, key, count=count),
+            lambda tree, path: int(
+                inspector.inspect(tree.root_fd, path, None, Kind.ATTRIB, tree=tree.index)["path_hash"][0]
+            ),
+        )
+        for tree, section in zip(trees, self._config.tree, strict=True):
+            canaries.plant(tree, section.canaries, None)
+        canaries.remember(list(trees))
+        return canaries
+
+    def _found(self, *match: object) -> None:
+        self._parts.pipeline.found(*match)  # type: ignore[arg-type]
+
+    def _turned(self) -> None:
+        self._last_turn = time.monotonic()
+
+    def _run(self, name: str, body: object) -> None:
+        thread = threading.Thread(target=body, name=f"shieldd-{name}", daemon=True)  # type: ignore[arg-type]
+        thread.start()
+        self._threads.append(thread)
+
+    def _wait(self) -> None:
+        """The main thread: signals, watchdog, housekeeping."""
+        watchdog = service.watchdog_interval_s()
+        pace = min(CHECK_S, watchdog) if watchdog else CHECK_S
+        pruned = saved = time.monotonic()
+        while True:
+            taken = signal.sigtimedwait(SIGNALS, pace)
+            if taken is not None:
+                if taken.si_signo != signal.SIGHUP:
+                    log.info("stopping", signal=signal.Signals(taken.si_signo).name)
+                    return
+                self._reload()
+            if self._healthy():
+                service.notify("WATCHDOG=1")
+            now = time.monotonic()
+            if now - saved > SAVE_S:
+                saved = now
+                self._save_baseline()
+            if now - pruned > PRUNE_S:
+                pruned = now
+                self._prune()
+
+    def _healthy(self) -> bool:
+        """Whether every thread lives and the loop turns; what is not vouched for, the service manager restarts."""
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        if dead or not self._api.alive:
+            log.critical("a thread died; waiting to be restarted", threads=",".join(dead) or "api")
+            self._troubles.hold("daemon.thread", "a thread of the daemon died; it has to be restarted")
+            return False
+        if time.monotonic() - self._last_turn > PIPELINE_LATE_S:
+            self._troubles.report("daemon.late", "the decision loop is late")
+            return time.monotonic() - self._last_turn < 4 * PIPELINE_LATE_S
+        return True
+
+    def _reload(self) -> None:
+        """Take over what a changed file says; a wrong one is reported and the old one stays in force."""
+        old = self._parts.config
+        service.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            if old.source is None:
+                log.info("nothing to reload in personal mode")
+                return
+            new = Config.load(old.source, generation=old.generation + 1)
+            snapshot = self._snapshot(_live(old, new))
+        except ConfigError as error:
+            log.error("configuration refused, the old one stays in force", problems=error.message)
+            self._troubles.hold(error.code, f"configuration refused, the old one is in force: {error.message}")
+        except ShieldError as error:
+            log.error("configuration refused, the old one stays in force", code=error.code)
+            self._troubles.hold(error.code, f"configuration refused, the old one is in force: {error.message}")
+        else:
+            self._parts.snapshot = snapshot
+            self._parts.lookout.swap(snapshot.scanner)
+            self._parts.pipeline.swap(self._judgement(snapshot))
+            for trouble in self._troubles.now():
+                if trouble.code.startswith(("config.", "scan.")):
+                    self._troubles.clear(trouble.code)
+            logs.configure(snapshot.config.daemon.log_level.value)
+            log.info("configuration taken over", generation=snapshot.config.generation)
+        finally:
+            service.notify("READY=1")
+
+    def _stop(self) -> None:
+        parts = self._parts
+        parts.stopping = True
+        self._api.stop()
+        parts.source.stop()
+        parts.pipeline.stop()
+        parts.lookout.stop()
+        parts.acts.close()
+        parts.streams.stop()
+        for thread in self._threads:
+            thread.join(5.0)
+        self._save_baseline()
+
+    def _prune(self) -> None:
+        keep = self._parts.config.retention
+        try:
+            self._store.prune(Keep(keep.events_days, keep.events_max, keep.incidents_days, keep.actions_days))
+        except ShieldError as error:
+            self._troubles.report(error.code, f"old records could not be pruned: {error.message}")
+
+    def _load_baseline(self, baseline: observe.Baseline) -> None:
+        try:
+            fd = os.open(b"baseline", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._store.state.fd)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("fingerprints cannot be read; they are taken anew", errno=error.errno)
+            return
+        try:
+            baseline.load(fd)
+        except ShieldError as error:
+            log.warning("fingerprints cannot be used; they are taken anew", code=error.code)
+        finally:
+            os.close(fd)
+
+    def _save_baseline(self) -> None:
+        state = self._store.state.fd
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(b"baseline.new", flags, 0o600, dir_fd=state)
+            try:
+                self._parts.baseline.save(fd)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(b"baseline.new", b"baseline", src_dir_fd=state, dst_dir_fd=state)
+        except (OSError, ShieldError) as error:
+            log.warning("fingerprints could not be saved", error=type(error).__name__)
+
+
+def _read_trace(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    from shieldd.watch.replay import read_trace  # noqa: PLC0415 - only where a trace is asked for
+
+    return read_trace(path)
+
+
+def _opened(index: int, root: bytes) -> GuardedTree:
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShieldError("watch.root", "a guarded tree cannot be opened", errno=error.errno, path=root) from error
+    return GuardedTree(index, root, fd)
+
+
+def _directory(store: Store, name: bytes) -> int:
+    """Descriptor of a private directory in the state directory, made where it is missing."""
+    try:
+        if not os.path.lexists(os.path.join(os.fsencode(store.path.parent), name)):
+            os.mkdir(name, 0o700, dir_fd=store.state.fd)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.state.fd)
+    except OSError as error:
+        raise ShieldError("store.io", "state directory cannot be used", errno=error.errno, path=name) from error
+
+
+def _secret(store: Store) -> bytes:
+    """Random bytes of this host by which canaries are named, kept 0600 in the state directory."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(b"canary-secret", flags, 0o600, dir_fd=store.state.fd)
+    try:
+        found = os.read(fd, 64)
+        if len(found) < 32:
+            found = bytes(envelope.random_bytes(32))
+            os.pwrite(fd, found, 0)
+            os.fsync(fd)
+        return found
+    finally:
+        os.close(fd)
+
+
+def _source(config: Config, trees: Trees, baseline: observe.Baseline, windows: observe.Windows) -> Source:
+    watched = [
+        Tree(root=tree.root, root_fd=tree.root_fd, exclude=section.globs, index=tree.index)
+        for tree, section in zip(trees, config.tree, strict=True)
+    ]
+    if config.watch.backend is WatchBackend.PYINOTIFY:
+        from shieldd.watch.pyinotify_source import PyinotifySource  # noqa: PLC0415 - only where it is asked for
+
+        return PyinotifySource(watched, inspect=config.watch.inspect, baseline=baseline, windows=windows)
+    from shieldd.watch.native_source import NativeSource  # noqa: PLC0415
+
+    return NativeSource(
+        watched,
+        inspect=config.watch.inspect,
+        coalesce_ms=config.watch.coalesce_ms,
+        capacity=config.watch.queue,
+        baseline=baseline,
+        windows=windows,
+    )
+
+
+def _listener(config: Config) -> Listener:
+    sockets = service.passed_sockets()
+    if sockets:
+        return passed(sockets[0])
+    path = config.daemon.socket
+    if config.daemon.mode is DaemonMode.PERSONAL:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return listen(os.fsencode(path))
+    return listen(os.fsencode(path), group=config.api.group)
+
+
+def _live(old: Config, new: Config) -> Config:
+    """The new configuration with what only a restart can change left as it is."""
+    from shieldd.config import diff  # noqa: PLC0415 - only at a reload
+
+    waiting = [change.key for change in diff(old, new) if change.restart]
+    if waiting:
+        log.warning("some changes take effect at the next start", keys=",".join(waiting))
+    if [tree.path for tree in old.tree] != [tree.path for tree in new.tree]:
+        return new.model_copy(update={"tree": old.tree, "daemon": old.daemon, "watch": old.watch, "keys": old.keys})
+    return new.model_copy(update={"watch": old.watch, "keys": old.keys, "daemon": new.daemon})

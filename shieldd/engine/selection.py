@@ -1,0 +1,65 @@
+"""From what a caller names to the files that are meant: one tree and one relative path each."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shieldd.errors import ShieldError
+from shieldd.respond import GuardedTree, Trees
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One file that is meant, or why a name that was given cannot be used."""
+
+    asked: bytes
+    tree: GuardedTree | None
+    path: bytes
+    error: ShieldError | None = None
+
+    @property
+    def absolute(self) -> bytes:
+        """Full name for answers."""
+        return self.tree.absolute(self.path) if self.tree is not None else self.asked
+
+
+def choose(trees: Trees, paths: Sequence[bytes], *, recursive: bool, suffix: bytes | None = None) -> Iterator[Chosen]:
+    """Expand names to files.
+
+    Args:
+        paths: absolute; a directory stands for every regular file beneath it when `recursive`, else it is an error.
+        suffix: of a directory only files that end in it; with None only those that do not end in `.shield`.
+    """
+    for asked in paths:
+        try:
+            if recursive:
+                yield from _beneath(trees, asked, suffix)
+                continue
+            tree, path = trees.locate(asked)
+        except ShieldError as error:
+            yield Chosen(asked, None, b"", error)
+            continue
+        yield Chosen(asked, tree, path)
+
+
+def _beneath(trees: Trees, asked: bytes, suffix: bytes | None) -> Iterator[Chosen]:
+    whole = next((tree for tree in trees if tree.root.rstrip(b"/") == asked.rstrip(b"/")), None)
+    tree, path = (whole, b".") if whole is not None else trees.locate(asked)
+    try:
+        found = os.stat(path, dir_fd=tree.root_fd, follow_symlinks=False)
+    except OSError as error:
+        raise ShieldError("file.missing", errno=error.errno, path=asked) from error
+    if not stat.S_ISDIR(found.st_mode):
+        yield Chosen(asked, tree, path)
+        return
+    for top, directories, names, _ in os.fwalk(path, dir_fd=tree.root_fd, follow_symlinks=False):
+        directories.sort()
+        for name in sorted(names):
+            ours = name.startswith(b".shieldd-")
+            wanted = name.endswith(suffix) if suffix is not None else not name.endswith(b".shield")
+            if wanted and not ours:
+                full = os.path.normpath(os.path.join(top, name))
+                yield Chosen(asked, tree, full)

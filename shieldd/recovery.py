@@ -1,0 +1,86 @@
+"""After a crash: finishes or rolls back what was cut off, and brings the lists in line with what lies on the disk."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from shieldd.errors import ShieldError
+from shieldd.model.decision import ActionKind, Outcome
+from shieldd.native import envelope
+from shieldd.respond import Ended, Trees
+from shieldd.respond.quarantine import Quarantine
+from shieldd.store import SealedRecord, Store
+
+log = structlog.get_logger("shieldd.recovery")
+
+
+def recover(
+    store: Store,
+    journal: envelope.Journal,
+    keyring: envelope.Keyring,
+    trees: Trees,
+    quarantine: Quarantine,
+    state_dir: bytes,
+) -> None:
+    """Converge: files first (the core's journal), then the inventories, then the acts that are still pending."""
+    roots = {tree.root: tree.root_fd for tree in trees}
+    roots[os.path.join(state_dir, b"quarantine")] = quarantine.directory_fd
+    ended = journal.recover(roots, keyring)
+    for one in ended:
+        log.warning("an act that a crash cut off was ended", act=one.act.name.lower(), outcome=one.outcome.name.lower())
+    pending = store.pending()
+    if ended or pending:
+        _sealed_again(store, keyring, trees, [(x.tree, x.path) for x in pending if x.kind in _FILE_ACTS])
+        _, bad = quarantine.rebuild()
+        for object_id, error in bad:
+            log.error("an object in quarantine cannot be read", id=object_id, code=error.code)
+        present = set(quarantine.objects())
+        store.quarantine.remove([x.id for x in store.quarantine.list(limit=100_000).items if x.id not in present])
+    if pending:
+        store.finish([_closed(x.id) for x in pending])
+        log.warning("acts that a crash cut off were closed", count=len(pending))
+
+
+_FILE_ACTS = (ActionKind.SEAL, ActionKind.OPEN)
+
+
+def _closed(action_id: str) -> Ended:
+    reason = "interrupted by a crash; the file is whole, in the clear or sealed (shieldctl files status)"
+    return Ended(action_id, Outcome.FAILED, reason, "")
+
+
+def _sealed_again(
+    store: Store, keyring: envelope.Keyring, trees: Trees, touched: list[tuple[int, bytes]]
+) -> None:
+    """Look at what the interrupted acts were about, and note what is sealed there and what is not."""
+    for index, path in touched:
+        if index >= len(trees):
+            continue
+        tree = trees[index]
+        sealed = path if path.endswith(b".shield") else path + b".shield"
+        try:
+            found = envelope.metadata(tree.root_fd, sealed, keyring)
+            head = envelope.header(tree.root_fd, sealed)
+        except ShieldError:
+            store.files.remove([(index, sealed)])
+            continue
+        store.files.upsert(
+            [
+                SealedRecord(
+                    tree=index,
+                    path=sealed,
+                    original=found.path,
+                    size=found.size,
+                    sealed_at_ns=found.sealed_at_ns,
+                    why=found.why,
+                    threat_id="",
+                    file_id=found.file_id,
+                    key_id=head.recipients[0].key_id,
+                    key_version=head.recipients[0].version,
+                    digest=found.blake3,
+                    generation=head.generation,
+                )
+            ]
+        )

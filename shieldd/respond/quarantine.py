@@ -1,0 +1,259 @@
+"""Quarantine: a malicious file leaves its tree, sealed and owner-only, and can come back with everything it had.
+
+Each object describes itself (its sealed metadata holds where it was, what it was, when and why it left), so the list can
+be rebuilt from the objects alone. Objects lie in a directory of the state, named `ID.shield`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from shieldd.errors import ShieldError
+from shieldd.model.decision import ActionKind
+from shieldd.model.incident import TakenAction
+from shieldd.native import envelope
+from shieldd.respond import OURS_GONE, OURS_MADE, GuardedTree, Ledger, Notice, Trees, announced, new_id, recorded, still_the_one
+
+SUFFIX: Final = b".shield"
+WHY_LIMIT: Final = 1024  # bytes that the core seals as the reason
+NAME: Final = re.compile(rb"q[0-9a-f]{21}\.shield")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One object in quarantine, as its own sealed metadata tells it.
+
+    Attributes:
+        original: absolute path it was taken from.
+        mode, uid, gid, modified_at_ns: the original's.
+        digest: BLAKE3 of the content, 32 bytes.
+    """
+
+    id: str
+    original: bytes
+    size: int
+    at_ns: int
+    why: str
+    threat_id: str
+    mode: int
+    uid: int
+    gid: int
+    modified_at_ns: int
+    digest: bytes
+    file_id: bytes
+    key_id: bytes
+    key_version: int
+    generation: int
+
+
+class Index(Protocol):
+    """List of what is held (the store implements it); the objects themselves are the truth."""
+
+    def held(self, entry: Held) -> None:
+        """Add or replace an entry."""
+
+    def released(self, object_id: str) -> None:
+        """Drop an entry."""
+
+
+class Quarantine:
+    """Takes files out of the trees and brings them back. Thread-safe as far as its parts are."""
+
+    def __init__(
+        self,
+        directory_fd: int,
+        keyring: envelope.Keyring,
+        journal: envelope.Journal,
+        ledger: Ledger,
+        index: Index,
+        notice: Notice,
+        trees: Trees,
+        *,
+        host_id: bytes,
+        count: Callable[[int], None] = lambda uses: None,
+        threads: int = 0,
+    ) -> None:
+        """Args:
+        directory_fd: of the quarantine directory, mode 0700.
+        """
+        self.directory_fd = directory_fd
+        self._keyring = keyring
+        self._journal = journal
+        self._ledger = ledger
+        self._index = index
+        self._notice = notice
+        self._trees = trees
+        self._host_id = host_id
+        self._count = count
+        self._threads = threads
+
+    def add(
+        self, tree: GuardedTree, path: bytes, *, threat_id: str = "", why: str, inode: tuple[int, int] | None = None
+    ) -> Held:
+        """Take a file away; it leaves its place only when the sealed copy is durable."""
+        object_id = new_id("q")
+        undo = f"shieldctl quarantine restore {object_id}"
+        action = announced(ActionKind.QUARANTINE, tree, path, threat_id=threat_id, reason=why, undo=undo)
+        options = envelope.SealOptions(
+            purpose=envelope.Purpose.QUARANTINE,
+            why=_provenance(tree.root, threat_id, why),
+            host_id=self._host_id,
+            threads=self._threads,
+        )
+        with recorded(self._ledger, action):
+            self._notice.expect(tree.index, path, OURS_GONE, count=2)
+            name = object_id.encode() + SUFFIX
+            still_the_one(tree, path, inode)
+            self._count(1)
+            envelope.seal_into(tree.root_fd, path, self.directory_fd, name, self._keyring, self._journal, options)
+            held = self.describe(object_id)
+            self._index.held(held)
+        return held
+
+    def act(
+        self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None
+    ) -> None:
+        """`add`, as a decision asks for it."""
+        self.add(tree, path, threat_id=threat_id, why=why, inode=inode)
+
+    def describe(self, object_id: str) -> Held:
+        """An object by its own sealed metadata."""
+        name = object_id.encode() + SUFFIX
+        found = envelope.metadata(self.directory_fd, name, self._keyring)
+        header = envelope.header(self.directory_fd, name)
+        root, threat_id, why = _told(found.why)
+        return Held(
+            id=object_id,
+            original=os.path.join(root, found.path),
+            size=found.size,
+            at_ns=found.sealed_at_ns,
+            why=why,
+            threat_id=threat_id,
+            mode=stat.S_IMODE(found.mode),
+            uid=found.uid,
+            gid=found.gid,
+            modified_at_ns=found.mtime_ns,
+            digest=found.blake3,
+            file_id=found.file_id,
+            key_id=header.recipients[0].key_id,
+            key_version=header.recipients[0].version,
+            generation=header.generation,
+        )
+
+    def objects(self) -> Iterator[str]:
+        """Ids of all objects that lie in the directory, oldest first."""
+        with os.scandir(self.directory_fd) as entries:
+            names = sorted(os.fsencode(entry.name) for entry in entries)
+        for name in names:
+            if NAME.fullmatch(name):
+                yield name[: -len(SUFFIX)].decode()
+
+    def rebuild(self) -> tuple[int, list[tuple[str, ShieldError]]]:
+        """Fill the index from the objects alone; how many, and those that could not be read."""
+        bad: list[tuple[str, ShieldError]] = []
+        count = 0
+        for object_id in self.objects():
+            try:
+                self._index.held(self.describe(object_id))
+                count += 1
+            except ShieldError as error:
+                bad.append((object_id, error))
+        return count, bad
+
+    def restore(self, object_id: str, *, to: bytes | None = None, why: str) -> tuple[Held, bytes]:
+        """Bring an object back to its place, or into the existing directory `to`; never overwrites.
+
+        Returns:
+            What it was, and the absolute path where it is now.
+
+        Raises:
+            ShieldError: `file.exists` and nothing is changed; `file.outside` where its tree is not guarded any more
+                and no directory was named.
+        """
+        held = self.describe(object_id)
+        place = held.original if to is None else os.path.join(to, os.path.basename(held.original))
+        action = self._about(held, ActionKind.RESTORE, why if to is None else f"{why}; to another directory")
+        try:
+            tree, path = self._trees.locate(place)
+        except ShieldError:
+            if to is None:
+                raise
+            tree, path = None, b""
+        with recorded(self._ledger, action):
+            if tree is not None:
+                self._notice.expect(tree.index, path, OURS_MADE, count=4)
+            name = object_id.encode() + SUFFIX
+            if to is None and tree is not None:
+                envelope.open_into(self.directory_fd, name, tree.root_fd, path, self._keyring, self._journal)
+            else:
+                fd = open_directory(os.path.dirname(place))
+                try:
+                    base = os.path.basename(place)
+                    envelope.open_into(self.directory_fd, name, fd, base, self._keyring, self._journal)
+                finally:
+                    os.close(fd)
+            self._index.released(object_id)
+        return held, place
+
+    def _about(self, held: Held, kind: ActionKind, why: str) -> TakenAction:
+        """An act on an object, under the tree that it came from (or the first, with the full name, if that is gone)."""
+        try:
+            tree, path = self._trees.locate(held.original)
+        except ShieldError:
+            tree, path = self._trees[0], held.original
+        return announced(kind, tree, path, threat_id=held.threat_id, reason=why)
+
+    def purge(self, object_id: str, *, why: str) -> Held:
+        """Destroy an object for good; a person asked for it by name."""
+        held = self.describe(object_id)
+        action = self._about(held, ActionKind.QUARANTINE, f"purged: {why}")
+        with recorded(self._ledger, action):
+            try:
+                os.unlink(object_id.encode() + SUFFIX, dir_fd=self.directory_fd)
+                os.fsync(self.directory_fd)
+            except OSError as error:
+                raise ShieldError("file.io", errno=error.errno) from error
+            self._index.released(object_id)
+        return held
+
+
+def _provenance(root: bytes, threat_id: str, why: str) -> str:
+    """The tree's root, the incident and the reason in one line that is sealed inside (percent-encoded root)."""
+    head = f"{quote_from_bytes(root)}|{threat_id}|"
+    if len(head) > WHY_LIMIT - 64:
+        raise ShieldError("file.name", "the tree's own name is too long for a quarantine object", path=root)
+    return head + why.encode()[: WHY_LIMIT - len(head)].decode("utf-8", "ignore")
+
+
+def _told(line: str) -> tuple[bytes, str, str]:
+    """Root, incident and reason back from `_provenance`."""
+    parts = line.split("|", 2)
+    if len(parts) != 3 or not parts[0].startswith("/"):
+        raise ShieldError("envelope.metadata", "the sealed file was not made for quarantine")
+    return unquote_to_bytes(parts[0]), parts[1], parts[2]
+
+
+def open_directory(path: bytes) -> int:
+    """Open an existing directory, link-free in its last step; the caller closes.
+
+    Raises:
+        ShieldError: `file.missing`, `file.symlink`, `file.not-regular` (no directory), `file.denied`.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ShieldError("file.missing", "no such directory", errno=error.errno, path=path) from error
+    except PermissionError as error:
+        raise ShieldError("file.denied", errno=error.errno, path=path) from error
+    except NotADirectoryError as error:
+        raise ShieldError("file.symlink", "not a directory, or a link to one", errno=error.errno, path=path) from error
+    except OSError as error:
+        raise ShieldError("file.io", errno=error.errno, path=path) from error
+
+

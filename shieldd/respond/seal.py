@@ -1,0 +1,212 @@
+"""Seals files in place and opens them again, with intent, result, and an inventory of what is sealed.
+
+The core does the crash-safe work (`shield-envelope(5)`); this module says it before, records it after, keeps the watcher
+from judging it, and turns a request for many files into group commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shieldd.errors import ShieldError
+from shieldd.model.decision import ActionKind, Outcome
+from shieldd.model.event import printable
+from shieldd.native import envelope
+from shieldd.respond import (
+    OURS_GONE,
+    OURS_MADE,
+    Ended,
+    GuardedTree,
+    Ledger,
+    Notice,
+    announced,
+    failed,
+    recorded,
+    still_the_one,
+)
+
+SUFFIX: Final = b".shield"
+GROUP: Final = 256  # files sealed with one flush of the file system
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    """One line of the inventory.
+
+    Attributes:
+        path: of the sealed file, relative to its tree.
+        original: its own name, relative to its tree.
+        size: of the content, bytes.
+    """
+
+    tree: int
+    path: bytes
+    original: bytes
+    size: int
+    file_id: bytes
+    key_id: bytes
+    key_version: int
+    why: str
+    threat_id: str
+    sealed_at_ns: int
+    digest: bytes
+
+
+class Inventory(Protocol):
+    """What is sealed (the store implements it)."""
+
+    def sealed(self, entries: Sequence[SealedEntry]) -> None:
+        """Add or replace entries."""
+
+    def opened(self, tree: int, path: bytes) -> None:
+        """Drop an entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One file of a request: done, failed or skipped, never an exception."""
+
+    path: bytes
+    outcome: Outcome
+    to: bytes = b""
+    size: int = 0
+    code: str = ""
+    reason: str = ""
+
+
+def sealed_name(path: bytes) -> bytes:
+    """Where the sealed form of a file will be (the core has the last word for names that are too long)."""
+    return path + SUFFIX
+
+
+def original_name(path: bytes) -> bytes:
+    """What a sealed file's own name most likely is; the sealed metadata has the last word."""
+    return path.removesuffix(SUFFIX)
+
+
+class Sealer:
+    """Seals and opens files of the guarded trees. Thread-safe as far as its parts are."""
+
+    def __init__(
+        self,
+        keyring: envelope.Keyring,
+        journal: envelope.Journal,
+        ledger: Ledger,
+        inventory: Inventory,
+        notice: Notice,
+        *,
+        host_id: bytes,
+        count: Callable[[int], None] = lambda uses: None,
+        threads: int = 0,
+        durable: bool = True,
+    ) -> None:
+        self._keyring = keyring
+        self._journal = journal
+        self._ledger = ledger
+        self._inventory = inventory
+        self._notice = notice
+        self._host_id = host_id
+        self._count = count
+        self._threads = threads
+        self._durable = durable
+
+    def options(self, why: str) -> envelope.SealOptions:
+        """Options of the core for one request."""
+        return envelope.SealOptions(
+            purpose=envelope.Purpose.FILES,
+            why=why,
+            host_id=self._host_id,
+            threads=self._threads,
+            durable=self._durable,
+        )
+
+    def seal(
+        self, tree: GuardedTree, path: bytes, *, threat_id: str = "", why: str, inode: tuple[int, int] | None = None
+    ) -> Result:
+        """Seal one file; raises `ShieldError` with nothing lost when it cannot be done."""
+        undo = f"shieldctl files open {printable(tree.absolute(sealed_name(path)))}"
+        action = announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why, undo=undo)
+        with recorded(self._ledger, action):
+            self._expect_seal(tree, path)
+            still_the_one(tree, path, inode)
+            self._count(1)
+            done = envelope.seal(tree.root_fd, path, self._keyring, self._journal, self.options(why))
+            self._inventory.sealed([self._entry(tree, path, done, why, threat_id)])
+        return Result(path, Outcome.DONE, done.path, done.size)
+
+    def act(
+        self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None
+    ) -> None:
+        """`seal`, as a decision asks for it."""
+        self.seal(tree, path, threat_id=threat_id, why=why, inode=inode)
+
+    def seal_many(self, tree: GuardedTree, paths: Sequence[bytes], *, threat_id: str = "", why: str) -> Iterator[Result]:
+        """Seal files of one tree in groups; each group is durable before its originals go."""
+        for at in range(0, len(paths), GROUP):
+            yield from self._seal_group(tree, paths[at : at + GROUP], threat_id, why)
+
+    def _seal_group(self, tree: GuardedTree, paths: Sequence[bytes], threat_id: str, why: str) -> list[Result]:
+        actions = [
+            announced(
+                ActionKind.SEAL,
+                tree,
+                path,
+                threat_id=threat_id,
+                reason=why,
+                undo=f"shieldctl files open {printable(tree.absolute(sealed_name(path)))}",
+            )
+            for path in paths
+        ]
+        self._ledger.intend(actions)
+        for path in paths:
+            self._expect_seal(tree, path)
+        self._count(len(paths))
+        outcomes = envelope.seal_many(tree.root_fd, list(paths), self._keyring, self._journal, self.options(why))
+        results: list[Result] = []
+        entries: list[SealedEntry] = []
+        ended: list[Ended] = []
+        for path, action, outcome in zip(paths, actions, outcomes, strict=True):
+            if isinstance(outcome, ShieldError):
+                ended.append(failed(action, outcome))
+                results.append(Result(path, Outcome.FAILED, code=outcome.code, reason=outcome.message))
+                continue
+            ended.append(Ended(action.id, Outcome.DONE, action.reason, action.undo))
+            entries.append(self._entry(tree, path, outcome, why, threat_id))
+            results.append(Result(path, Outcome.DONE, outcome.path, outcome.size))
+        self._inventory.sealed(entries)
+        self._ledger.finish(ended)
+        return results
+
+    def open(self, tree: GuardedTree, path: bytes, *, threat_id: str = "", why: str) -> Result:
+        """Open a sealed file back to its own name; never overwrites."""
+        action = announced(ActionKind.OPEN, tree, path, threat_id=threat_id, reason=why)
+        with recorded(self._ledger, action):
+            self._notice.expect(tree.index, path, OURS_GONE)
+            if path.endswith(SUFFIX):
+                self._notice.expect(tree.index, path[: -len(SUFFIX)], OURS_MADE, count=4)
+            done = envelope.open_sealed(tree.root_fd, path, self._keyring, self._journal)
+            self._inventory.opened(tree.index, path)
+        return Result(path, Outcome.DONE, done.path, done.size)
+
+    def _expect_seal(self, tree: GuardedTree, path: bytes) -> None:
+        self._notice.expect(tree.index, path, OURS_GONE, count=2)
+        self._notice.expect(tree.index, sealed_name(path), OURS_MADE, count=4)
+
+    def _entry(
+        self, tree: GuardedTree, path: bytes, done: envelope.Sealed, why: str, threat_id: str
+    ) -> SealedEntry:
+        return SealedEntry(
+            tree=tree.index,
+            path=done.path,
+            original=path,
+            size=done.size,
+            file_id=done.file_id,
+            key_id=done.key_id,
+            key_version=done.key_version,
+            why=why,
+            threat_id=threat_id,
+            sealed_at_ns=done.sealed_at_ns,
+            digest=done.blake3,
+        )
