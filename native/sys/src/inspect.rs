@@ -135,7 +135,16 @@ impl Inspector {
         }
         match self.sample(&fd, out.size) {
             Ok(samples) => {
-                let mut now = content::analyse(&samples, path, before.as_ref(), out);
+                let mut room = [0; 12];
+                let extension = names::lower_extension(names::split(path).1, &mut room);
+                let original = match &before {
+                    Some(_) => None,
+                    None => names::without_extension(path)
+                        .map(|stem| names::hash(b'p', ev.tree, &[stem]))
+                        .and_then(|key| baseline.peek(key).copied()),
+                };
+                let mut now =
+                    content::analyse(&samples, extension, before.as_ref(), original.as_ref(), out);
                 now.mtime_ns = mtime_ns(&stat);
                 now.ino = stat.st_ino;
                 out.flags |= flags::LOOKED;
@@ -168,7 +177,7 @@ impl Inspector {
     fn sample(&mut self, fd: &OwnedFd, size: u64) -> Result<Samples<'_>, Errno> {
         if size <= (3 * WINDOW) as u64 {
             let n = read_full(fd, &mut self.buffer[..], 0)?;
-            return Ok(Samples::whole(&self.buffer[..n], size));
+            return Ok(Samples::whole(&self.buffer[..n]));
         }
         let middle = content::middle_offset(size);
         let [a, b, c] = [0, middle, size - WINDOW as u64];

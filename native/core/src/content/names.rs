@@ -1,5 +1,7 @@
 //! What a path says of a file: hashes, extension, temporary names, ransom notes.
 
+use super::formats;
+use super::read::find;
 use crate::facts::{flags, Facts};
 
 /// First eight bytes of the BLAKE3 digest of a kind, a tree number and some bytes; never 0.
@@ -66,4 +68,153 @@ pub fn fill(tree: u16, path: &[u8], from: Option<&[u8]>, facts: &mut Facts) {
             facts.flags |= flags::EXT_CHANGED;
         }
     }
+    if temporary(base) {
+        facts.flags |= flags::TEMPORARY;
+    }
+    if note_name(base) {
+        facts.flags |= flags::NOTE_LIKE;
+    }
+    let mut lower = [0; 12];
+    facts.ext_format = formats::by_extension(lower_extension(base, &mut lower)) as u16;
+    if facts.ext_format != 0 {
+        facts.flags |= flags::EXT_KNOWN;
+    }
+}
+
+/// The last extension in lower case, in the room given; empty where there is none.
+pub fn lower_extension<'a>(base: &[u8], room: &'a mut [u8; 12]) -> &'a [u8] {
+    let ext = extension(base);
+    for (to, from) in room.iter_mut().zip(ext) {
+        *to = from.to_ascii_lowercase();
+    }
+    &room[..ext.len().min(12)]
+}
+
+/// The path without its last extension, where it has one: what a compressor was given.
+pub fn without_extension(path: &[u8]) -> Option<&[u8]> {
+    let base = split(path).1;
+    let dot = extension_at(base)?;
+    Some(&path[..path.len() - base.len() + dot])
+}
+
+/// Names that editors, downloads and copies use for what is not there yet or was there before.
+fn temporary(base: &[u8]) -> bool {
+    let ends = [
+        &b"~"[..],
+        b".tmp",
+        b".temp",
+        b".swp",
+        b".swx",
+        b".part",
+        b".partial",
+        b".crdownload",
+        b".bak",
+        b".filepart",
+    ];
+    ends.iter().any(|end| base.ends_with(end))
+        || base.starts_with(b".~lock.")
+        || base.starts_with(b"~$")
+        || base.starts_with(b".#")
+        || (base.starts_with(b"#") && base.ends_with(b"#"))
+}
+
+/// Names that ransom notes have.
+fn note_name(base: &[u8]) -> bool {
+    if base.len() > 96 || base.len() < 6 {
+        return false;
+    }
+    let mut lower = [0u8; 96];
+    for (to, from) in lower.iter_mut().zip(base) {
+        *to = match from.to_ascii_lowercase() {
+            b' ' | b'-' | b'.' => b'_',
+            b => b,
+        };
+    }
+    let name = &lower[..base.len()];
+    let has = |what: &[u8]| find(name, what).is_some();
+    let readable = [
+        &b"_txt"[..],
+        b"_html",
+        b"_htm",
+        b"_hta",
+        b"_md",
+        b"_rtf",
+        b"_url",
+    ]
+    .iter()
+    .any(|end| name.ends_with(end));
+    if !readable {
+        return false;
+    }
+    let verb = [
+        &b"decrypt"[..],
+        b"decypher",
+        b"restore",
+        b"recover",
+        b"unlock",
+        b"ransom",
+    ]
+    .iter()
+    .any(|w| has(w));
+    let noun = [
+        &b"readme"[..],
+        b"read_me",
+        b"how_to",
+        b"howto",
+        b"how_do",
+        b"instruction",
+        b"your_",
+        b"file",
+        b"help",
+        b"!!",
+    ]
+    .iter()
+    .any(|w| has(w));
+    (verb && noun)
+        || name.starts_with(b"_readme_")
+        || has(b"ransom")
+        || has(b"!readme")
+        || has(b"!!!")
+}
+
+/// Whether a short text speaks as ransom notes do: of locked files, and of a price or a hidden place.
+pub fn note_text(text: &[u8]) -> bool {
+    let mut lower = [0u8; 4096];
+    let n = text.len().min(lower.len());
+    for (to, from) in lower.iter_mut().zip(text) {
+        *to = from.to_ascii_lowercase();
+    }
+    let text = &lower[..n];
+    if find(text, b"crypt").is_none() {
+        return false;
+    }
+    let any = |words: &[&[u8]]| words.iter().filter(|w| find(text, w).is_some()).count();
+    let locked = any(&[
+        b"your files",
+        b"all files",
+        b"your data",
+        b"your network",
+        b"your documents",
+        b"been encrypted",
+        b"are encrypted",
+        b"were encrypted",
+        b"files have been",
+    ]);
+    let price = any(&[
+        b"bitcoin",
+        b"btc",
+        b"monero",
+        b" xmr",
+        b".onion",
+        b"tor browser",
+        b"decryptor",
+        b"private key",
+        b"payment",
+        b"pay ",
+        b"contact us",
+        b"ransom",
+        b"decryption tool",
+        b"leak",
+    ]);
+    locked >= 1 && price >= 2
 }

@@ -176,13 +176,14 @@ fn lost_in_place(event: &Event, facts: &Facts) -> bool {
     if type_lost(facts) {
         return event.flags & event::flags::OPEN == 0 || encrypted;
     }
+    let was_encrypted = facts.prev_encrypted_like >= ENCRYPTED_LIKE;
+    if encrypted && !was_encrypted && !kept && !formats::is_dense(facts.format) {
+        return facts.similarity >= 0.0;
+    }
     if kept || facts.has(flags::STRUCTURE_OK) || event.flags & event::flags::OPEN != 0 {
         return false;
     }
-    if facts.has(flags::PREV_STRUCTURE_OK) {
-        return true;
-    }
-    facts.similarity >= 0.0 && encrypted && facts.prev_encrypted_like < ENCRYPTED_LIKE
+    facts.has(flags::PREV_STRUCTURE_OK)
 }
 
 /// A known file was deleted.
