@@ -124,6 +124,7 @@ class Canaries:
                 notice.expect(tree.index, canary.path, OURS_MADE | 1 << Kind.WRITE, count=6)
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, MODE, dir_fd=where)
             try:
+                os.fchmod(fd, MODE)  # the daemon's umask leaves nothing to the group
                 os.write(fd, canary.content)
                 owner = os.fstat(where)
                 if os.geteuid() == 0:

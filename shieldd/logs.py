@@ -70,6 +70,14 @@ def _under_journal() -> bool:
     return stream == f"{found.st_dev}:{found.st_ino}"
 
 
+class _Forward(logging.Handler):
+    """Lines of libraries that use the standard library's logging, in the same place and form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; the name is logging's."""
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage())
+
+
 def configure(level: str = "info", *, plain: bool | None = None) -> None:
     """Set up structlog once, in the composition root.
 
@@ -89,6 +97,9 @@ def configure(level: str = "info", *, plain: bool | None = None) -> None:
         people = sys.stderr.isatty() if plain is None else plain
         last = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
         final = [stamp, structlog.processors.format_exc_info, last]
+    root = logging.getLogger()
+    root.handlers[:] = [_Forward()]
+    root.setLevel(logging.WARNING)
     structlog.configure(
         processors=shared + final,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -34,6 +34,7 @@ from shieldd.model.incident import Judgement as Verdict
 from shieldd.model.match import Match
 
 WAIT_S: Final = 0.25  # longest wait for a batch: the pace of the heart-beat when nothing happens
+SCAN_WAIT_S: Final = 0.005  # while a scan is on: its match is decided that soon
 LATENCIES: Final = 8192  # newest decision times kept for the quantiles in metrics
 LOST_KINDS: Final = {Kind.OVERFLOW: Severity.HIGH, Kind.WATCH_LIMIT: Severity.HIGH, Kind.ROOT_GONE: Severity.CRITICAL}
 LOST_TEXT: Final = {
@@ -113,6 +114,10 @@ class Acts(Protocol):
 
 class Scans(Protocol):
     """Content scan on a thread of its own."""
+
+    @property
+    def waiting(self) -> int:
+        """Files queued or in hand."""
 
     def submit(self, batch: Batch, rows: Sequence[int]) -> None:
         """Queue files to be looked into; never blocks."""
@@ -229,7 +234,8 @@ class Pipeline:
         while not self._stopping.is_set():
             self._alive()
             try:
-                batch = self._source.next_batch(0.01 if self._found else WAIT_S)
+                scanning = self._scans is not None and self._scans.waiting
+                batch = self._source.next_batch(SCAN_WAIT_S if scanning or self._found else WAIT_S)
             except ShieldError as error:
                 if error.code == "watch.stopped":
                     return

@@ -7,12 +7,17 @@ actions: nothing may be left out, so the worker thread waits for the reader, and
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 from shieldd.errors import ShieldError
+
+log = logging.getLogger("shieldd.api")
 
 FEED_MAX: Final = 10_000  # records a reader may be behind, about 5 MB at most
 PUMP_MAX: Final = 4_096
@@ -112,6 +117,11 @@ class Pump(Generic[T]):
         except ShieldError as raised:
             error = raised
         finally:
+            fault = sys.exc_info()
+            if fault[0] is not None and not isinstance(fault[1], ShieldError):
+                # type and place only: the text of a fault may hold a path or a name
+                place = traceback.extract_tb(fault[2])[-1]
+                log.error("fault in a long action: %s at %s:%s", fault[0].__name__, place.filename, place.lineno)
             with self._room:
                 self._error = error
                 self._done = True

@@ -131,7 +131,7 @@ def _begin(decision: Decision, actor: Actor | None) -> Incident:
         tree=decision.tree,
         files_touched=0,
         files_lost=0,
-        first_event_at_ns=decision.at_ns,
+        first_event_at_ns=decision.event_at_ns or decision.at_ns,
         decided_at_ns=0,
         contained_at_ns=0,
         reasons=(),

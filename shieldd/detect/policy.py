@@ -101,6 +101,11 @@ class Policy:
         """What spoke for (or against) `action` in one observation, largest first; see `explain.explain`."""
         return explain(self.score, self._schema, self._manifest.reference, row, action, top=top)
 
+    @property
+    def test_observations(self) -> np.ndarray:
+        """float32 (K, F): the manifest's own self-test inputs."""
+        return self._manifest.test_observations
+
     def self_test(self) -> None:
         """Score the manifest's vectors again.
 

@@ -60,8 +60,9 @@ class Decision:
         reasons: top contributions, largest first.
         policy_version: of the model that scored it, empty without one.
         generation: of the configuration it was decided under.
-        at_ns: wall clock, ns.
-        mono_ns: monotonic clock, ns.
+        at_ns: wall clock when it was decided, ns.
+        mono_ns: monotonic clock then, ns.
+        event_at_ns: wall clock when the event was read, ns; 0 where that is not kept.
     """
 
     seq: int
@@ -79,6 +80,7 @@ class Decision:
     generation: int
     at_ns: int
     mono_ns: int
+    event_at_ns: int = 0
 
 
 class ActionKind(StrEnum):

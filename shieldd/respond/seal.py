@@ -188,7 +188,7 @@ class Sealer:
                 self._notice.expect(tree.index, path[: -len(SUFFIX)], OURS_MADE, count=4)
             done = envelope.open_sealed(tree.root_fd, path, self._keyring, self._journal)
             self._inventory.opened(tree.index, path)
-        return Result(path, Outcome.DONE, done.path, done.size)
+        return Result(path, Outcome.DONE, done.path, done.metadata.size)
 
     def _expect_seal(self, tree: GuardedTree, path: bytes) -> None:
         self._notice.expect(tree.index, path, OURS_GONE, count=2)
