@@ -224,6 +224,7 @@ impl Watcher {
                 taking.last = Instant::now();
                 return Ok(());
             }
+            taking.drain.check_roots(&self.shared.state);
             let busy_until = taking.last + BUSY;
             if Instant::now() < busy_until {
                 let until = (taking.last + GATHER).min(deadline);
@@ -245,7 +246,10 @@ impl Watcher {
                 if now >= deadline {
                     return Err(Ended::TimedOut);
                 }
-                let until = work.map_or(deadline, |at| at.min(deadline));
+                let until = work
+                    .map_or(deadline, |at| at.min(deadline))
+                    .min(taking.drain.roots_at());
+                let until = until.max(now);
                 state.waiting = true;
                 let (mut state, _) = self
                     .shared

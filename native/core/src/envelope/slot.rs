@@ -153,10 +153,7 @@ impl Slot {
         if !(CHUNK_LOG2_MIN..=CHUNK_LOG2_MAX).contains(&chunk_log2) || payload_len > PAYLOAD_MAX {
             return Err(Refusal::Slot);
         }
-        if metadata_len == 0
-            || metadata_len > METADATA_MAX
-            || metadata_len % METADATA_PAD != 0
-        {
+        if metadata_len == 0 || metadata_len > METADATA_MAX || metadata_len % METADATA_PAD != 0 {
             return Err(Refusal::Metadata);
         }
         let generation = u64::from_le_bytes(r.take()?);

@@ -78,6 +78,7 @@ pub(super) struct Drain {
     walk: Option<Rescan>,
     walks: u32,
     rest_until: Instant,
+    roots_at: Instant,
 }
 
 impl Drain {
@@ -92,6 +93,7 @@ impl Drain {
             walk: None,
             walks: 0,
             rest_until: Instant::now(),
+            roots_at: Instant::now() + POLL,
         }
     }
 
@@ -201,6 +203,7 @@ impl Drain {
             batch.names.extend_from_slice(from);
         }
         let mut facts = Facts::default();
+        let mut now = None;
         if matches!(
             rec.kind,
             Kind::Create | Kind::Write | Kind::Rename | Kind::Attrib | Kind::MakeDir
@@ -243,22 +246,16 @@ impl Drain {
                     }
                     self.known.put(rec.dir, name, Stamp::of(&stat), 0);
                 }
-                if let Some(observer) = observer {
-                    observer.facts(root, at, from, &event, &mut facts);
-                }
             }
+            now = Some(at.to_vec()).filter(|_| !moved.is_empty());
         } else if rec.kind == Kind::Delete {
             self.known
                 .remove(rec.dir, rec.path.name_of(&self.current.arena));
-            if let Some(observer) = observer {
-                observer.facts(
-                    self.roots[rec.tree as usize].as_fd(),
-                    path,
-                    from,
-                    &event,
-                    &mut facts,
-                );
-            }
+        }
+        if let Some(observer) = observer.as_mut().filter(|_| !path.is_empty()) {
+            let root = self.roots[rec.tree as usize].as_fd();
+            let at = now.as_deref().unwrap_or(path);
+            observer.facts(root, at, from, &event, &mut facts);
         }
         batch.events.push(event);
         batch.facts.push(facts);
@@ -289,6 +286,39 @@ impl Drain {
             self.walk = Some(walk);
         }
         self.has_rows()
+    }
+
+    /// Looks, once a second, whether each root still stands under its path: a directory that somebody has open sends
+    /// no event when it is removed, and none when one above it is renamed.
+    pub(super) fn check_roots(&mut self, state: &Mutex<State>) {
+        let now = Instant::now();
+        if now < self.roots_at {
+            return;
+        }
+        self.roots_at = now + POLL;
+        for (tree, root) in self.roots.iter().enumerate() {
+            let mut guard = super::lock(state);
+            if guard.trees[tree].gone || guard.trees[tree].path.is_empty() {
+                continue;
+            }
+            let there = rustix::fs::stat(guard.trees[tree].path.as_slice());
+            let here = rustix::fs::fstat(root);
+            let same = match (&there, &here) {
+                (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+                // not ours to say: the path may be closed to us while the descriptor is not
+                (Err(Errno::ACCESS), Ok(here)) => here.st_nlink > 0,
+                _ => false,
+            };
+            if !same {
+                (guard.at_ns, guard.mono_ns) = kernel::clocks();
+                guard.root_gone(tree as u16);
+            }
+        }
+    }
+
+    /// When the roots are looked at next.
+    pub(super) fn roots_at(&self) -> Instant {
+        self.roots_at
     }
 
     /// When a walk is worth waking for: in progress, or due after the rest.

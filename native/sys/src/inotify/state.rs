@@ -462,7 +462,7 @@ impl State {
         }
         let name = self.move_name(from);
         if from.directory {
-            self.directory_gone(from.dir, &name, true);
+            self.directory_gone(from.dir, &name);
         } else if !self.announced(&name, &[Kind::Delete, Kind::Rename], true) {
             self.operation(from.dir, &name, Kind::Delete, Some(false), true);
         }
@@ -498,7 +498,7 @@ impl State {
         if raw.mask & libc::IN_CREATE != 0 {
             self.directory_came(raw.wd, raw.name);
         } else if raw.mask & libc::IN_DELETE != 0 {
-            self.directory_gone(raw.wd, raw.name, false);
+            self.directory_gone(raw.wd, raw.name);
         } else if raw.mask & libc::IN_MOVED_FROM != 0 {
             self.departs(raw, false);
         } else if raw.mask & libc::IN_MOVED_TO != 0 {
@@ -535,7 +535,7 @@ impl State {
         self.renumbered.push((wd, new));
     }
 
-    fn root_gone(&mut self, tree: u16) {
+    pub(super) fn root_gone(&mut self, tree: u16) {
         let root = self.trees[tree as usize].id;
         if root == NONE {
             return;
@@ -591,11 +591,11 @@ impl State {
         self.follow(parent, name);
     }
 
-    fn directory_gone(&mut self, parent: i32, name: &[u8], moved: bool) {
+    fn directory_gone(&mut self, parent: i32, name: &[u8]) {
         let known = self.dirs.child(self.seed, parent, name);
         if let Some(id) = known {
             self.forget(id);
-        } else if moved || self.excluded(name, true) {
+        } else if self.excluded(name, true) {
             return;
         }
         if self.enter(parent) && !self.announced(name, &[Kind::RemoveDir], true) {
@@ -612,31 +612,29 @@ impl State {
             }
             return;
         };
-        let old_name = self.move_name(&from);
-        let id = self.dirs.child(self.seed, from.dir, &old_name);
-        match id {
-            Some(id) if !from.unseen && !hidden && from.tree == self.here.tree => {
-                self.directory_renamed(id, &from, &old_name, raw);
+        if from.unseen || hidden || from.tree != self.here.tree {
+            self.ended_move(&from);
+            if !hidden && self.enter(raw.wd) {
+                self.directory_came(raw.wd, raw.name);
             }
-            _ => {
-                self.ended_move(&from);
-                if !hidden && self.enter(raw.wd) {
-                    self.directory_came(raw.wd, raw.name);
-                }
-            }
+        } else {
+            let old_name = self.move_name(&from);
+            self.directory_renamed(&from, &old_name, raw);
         }
         self.tidy_moves();
     }
 
-    fn directory_renamed(&mut self, id: i32, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
-        if let Some(over) = self.dirs.child(self.seed, raw.wd, raw.name) {
-            if over != id {
-                self.forget(over); // an empty directory was replaced
-            }
-        }
+    fn directory_renamed(&mut self, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
+        let id = self.dirs.child(self.seed, from.dir, old_name);
+        let over = self.dirs.child(self.seed, raw.wd, raw.name);
         let mut prefix = Vec::new();
         self.dirs.prefix(from.dir, &mut prefix);
-        self.dirs.reparent(self.seed, id, raw.wd, raw.name);
+        if let Some(id) = id {
+            if let Some(over) = over.filter(|&over| over != id) {
+                self.forget(over); // an empty directory was replaced
+            }
+            self.dirs.reparent(self.seed, id, raw.wd, raw.name);
+        }
         if self.enter(raw.wd) && !self.announced(raw.name, &[Kind::RenameDir, Kind::Rename], true) {
             if self.pending.is_full() {
                 self.lose(self.here.tree);
@@ -651,5 +649,8 @@ impl State {
             }
         }
         self.pending.barrier();
+        if id.is_none() && over.is_none() {
+            self.follow(raw.wd, raw.name); // it was moved on before it could be opened under its first name
+        }
     }
 }

@@ -131,9 +131,9 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// What stands under `name` in `dir`, if it is the very file of `stamp`.
     fn is(dir: &Dir, name: &[u8], stamp: &Stamp) -> Result<bool> {
-        Ok(dir.look(name)?.is_some_and(|stat| {
-            stat.st_ino == stamp.ino && stat.st_size as u64 == stamp.size
-        }))
+        Ok(dir
+            .look(name)?
+            .is_some_and(|stat| stat.st_ino == stamp.ino && stat.st_size as u64 == stamp.size))
     }
 
     fn seal(&self) -> Result<Outcome> {

@@ -1,0 +1,134 @@
+"""Sources over trees of their own, and ways to wait for what they say."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from shieldd.model.event import Batch, EventFlag, Kind
+from shieldd.watch import Source, Tree
+from shieldd.watch.native_source import NativeSource
+from shieldd.watch.pyinotify_source import PyinotifySource
+
+BACKENDS = {"native": NativeSource, "pyinotify": PyinotifySource}
+DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One event, plain."""
+
+    seq: int
+    kind: Kind
+    tree: int
+    path: bytes
+    old: bytes | None
+    ops: frozenset[Kind]
+    flags: EventFlag
+    merged: int
+    size: int
+    looked: int
+
+
+def rows(batch: Batch) -> list[Seen]:
+    """A batch as plain events."""
+    return [
+        Seen(
+            seq=int(event["seq"]),
+            kind=Kind(int(event["kind"])),
+            tree=int(event["tree"]),
+            path=batch.path(row),
+            old=batch.old_path(row),
+            ops=frozenset(kind for kind in Kind if int(event["ops"]) & (1 << kind)),
+            flags=EventFlag(int(event["flags"])),
+            merged=int(event["merged"]),
+            size=int(batch.facts[row]["size"]),
+            looked=int(batch.facts[row]["flags"]) & 1,
+        )
+        for row, event in enumerate(batch.events)
+    ]
+
+
+@dataclass(slots=True)
+class Watching:
+    """A running source and what it said so far."""
+
+    source: Source
+    roots: list[Path]
+    seen: list[Seen] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The first tree."""
+        return self.roots[0]
+
+    def take(self, timeout_s: float = 0.05) -> list[Seen]:
+        """One batch."""
+        batch = self.source.next_batch(timeout_s)
+        new = [] if batch is None else rows(batch)
+        self.seen += new
+        return new
+
+    def until(self, holds: Callable[[list[Seen]], bool]) -> list[Seen]:
+        """Take batches until something holds of all events so far; fails after a deadline."""
+        end = time.monotonic() + DEADLINE_S
+        while not holds(self.seen):
+            assert time.monotonic() < end, f"still waiting after {len(self.seen)} events: {self.seen[-20:]}"
+            self.take()
+        return self.seen
+
+    def settle(self) -> list[Seen]:
+        """Take until a marker file of ours has been seen: everything before it was delivered then."""
+        marks = []
+        for index, root in enumerate(self.roots):
+            marker = root / f"marker-{len(self.seen)}-{time.monotonic_ns()}"
+            marker.write_bytes(b"m")
+            marks.append((index, os.fsencode(marker.name)))
+        self.until(lambda seen: set(marks) <= {(s.tree, s.path) for s in seen if Kind.WRITE in s.ops})
+        while self.take(0.06):  # a half move or an open file may lag behind
+            continue
+        return [s for s in self.seen if not s.path.startswith(b"marker-")]
+
+
+Watch = Callable[..., Watching]
+
+
+def build(kind: type, roots: list[Path], *, exclude: tuple[bytes, ...] = (), **options: object) -> Watching:
+    """A started source over directories."""
+    fds = [os.open(root, os.O_RDONLY | os.O_DIRECTORY) for root in roots]
+    trees = [Tree(os.fsencode(r), fd, exclude, i) for i, (r, fd) in enumerate(zip(roots, fds, strict=True))]
+    source = kind(trees, **options)
+    for fd in fds:
+        os.close(fd)
+    source.start()
+    return Watching(source, roots)
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> type:
+    """Each source in turn."""
+    return BACKENDS[request.param]
+
+
+@pytest.fixture
+def watch(backend: type, tmp_path: Path) -> Iterator[Watch]:
+    """Makes sources of one backend over named directories below tmp_path; all are stopped at the end."""
+    running: list[Watching] = []
+
+    def make(*names: str, before: Callable[[Path], None] | None = None, **options: object) -> Watching:
+        roots = [tmp_path / name for name in names or ("tree",)]
+        for root in roots:
+            root.mkdir(exist_ok=True)
+            if before is not None:
+                before(root)
+        running.append(build(backend, roots, **options))
+        return running[-1]
+
+    yield make
+    for watching in running:
+        watching.source.stop()
