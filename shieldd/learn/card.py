@@ -52,7 +52,7 @@ def write_card(card: Card, real_tools: str) -> str:
         *(f"* {label}: {text}" for label, text in card.facts.items()),
         "* Input: one row per coalesced file event, columns as in shieldd-observation(5). Output: logits of",
         "  allow, alert, seal, quarantine, contain; and the expected return.",
-        "* Learner: exact policy gradient for optimal stopping (shieldd/learn/trainer.py), one network of 2 x 96 units;",
+        "* Learner: exact policy gradient for optimal stopping (shieldd/learn/trainer.py), a network of 2 x 96 units;",
         "  masks in the graph: contain needs a destroyed file, seal exposed patient data, quarantine an executable, a",
         "  script or a note.",
         "",
