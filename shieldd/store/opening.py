@@ -5,6 +5,7 @@ Nothing is ever deleted: what cannot be used is renamed to `NAME.damaged-TIME` b
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -179,9 +180,11 @@ def _made_by_us(path: Path) -> None:
     try:
         fd = os.open(path, flags, 0o600)
     except OSError as error:
-        raise ShieldError(
-            "store.unsafe", "store cannot be opened", errno=error.errno, path=os.fsencode(path)
-        ) from error
+        unsafe = error.errno in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        code = "store.unsafe" if unsafe else "store.full" if full else "store.io"
+        text = f"store cannot be opened: {os.strerror(error.errno or 0).lower()}"
+        raise ShieldError(code, text, errno=error.errno, path=os.fsencode(path)) from error
     try:
         info = os.fstat(fd)
         if info.st_uid != os.geteuid() or info.st_mode & 0o037:
