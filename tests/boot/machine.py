@@ -136,7 +136,7 @@ class Machine:
         """One property of a unit, as `systemctl show` prints it."""
         return self.check("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
-    def journal(self, unit: str = "shieldd.service") -> str:
+    def journal(self, unit: str = "shieldd*") -> str:
         """The last lines of a unit's journal."""
         return self.run("journalctl", "--no-pager", "--lines=60", "--unit", unit).stdout
 
