@@ -27,8 +27,8 @@ CODES: Final[dict[str, Entry]] = {
     "native.argument": Entry(1, 500, "compiled core called with a wrong argument"),
     # the sealed file, by the layer that refuses (shield-envelope(5))
     "envelope.magic": Entry(1, 422, "not a sealed file"),
-    "envelope.slot": Entry(1, 422, "no header slot is whole"),
-    "envelope.crc": Entry(1, 422, "header slot torn"),
+    "envelope.slot": Entry(1, 422, "header slot is malformed"),
+    "envelope.crc": Entry(1, 422, "no header slot is whole"),
     "envelope.suite": Entry(1, 422, "unknown cipher suite"),
     "envelope.recipient": Entry(1, 422, "no key of ours is among the recipients", "shieldctl keys list"),
     "envelope.header-mac": Entry(1, 422, "header was tampered with"),

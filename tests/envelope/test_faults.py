@@ -1,0 +1,231 @@
+"""Cut off at every file-system call: EIO, ENOSPC and SIGKILL in seal, group seal, open, quarantine, restore, rewrap.
+
+After each: every file exists whole, in the clear or sealed, under a name that recovery finds; recovery converges, and a
+second one finds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shieldd.errors import CODES, ShieldError
+from shieldd.native import envelope as native
+from tests.envelope import fault_worker
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKERS = 3
+FORKING = threading.Lock()
+ACTS = ("seal", "many", "open", "quarantine", "restore", "rewrap")
+CALLS = (
+    "openat,openat2,newfstatat,fstat,statx,read,pread64,preadv,preadv2,write,pwrite64,pwritev,pwritev2,ftruncate,fchown,"
+    "fchmod,fsetxattr,fgetxattr,flistxattr,utimensat,link,linkat,renameat,renameat2,unlinkat,fsync,fdatasync,syncfs,"
+    "flock,fcntl,lseek,readlinkat,fstatfs"
+).split(",")
+WRITES = {
+    "openat", "write", "pwrite64", "pwritev", "ftruncate", "fsetxattr", "linkat", "renameat2", "fsync", "fdatasync",
+    "syncfs", "fchown",
+}  # fmt: skip
+CONTENT = {b"a.dcm": b"\x00" * 128 + b"DICM" + b"patient one " * 30_000, b"b.dcm": b"patient two " * 100}
+MODE, MTIME_NS = 0o640, 1_500_000_000_123_456_789
+pytestmark = [
+    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, which injects the faults"),
+    pytest.mark.slow,
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The `when`-th `call` of the worker fails with `what`."""
+
+    call: str
+    when: int
+    what: str
+
+    def inject(self) -> str:
+        how = "signal=KILL" if self.what == "KILL" else f"error={self.what}"
+        return f"inject={self.call}:{how}:when={self.when}"
+
+
+def prepare(base: Path, act: str) -> None:
+    for name in ("tree/ward", "store", "journal"):
+        (base / name).mkdir(parents=True)
+    for name, content in CONTENT.items():
+        path = base / "tree/ward" / os.fsdecode(name)
+        path.write_bytes(content)
+        path.chmod(MODE)
+        with contextlib.suppress(OSError):
+            os.setxattr(path, b"user.patient", b"4711")
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    before = {"open": "seal", "rewrap": "seal", "restore": "quarantine"}.get(act)
+    if before:
+        with fault_worker.keyring() as ring:
+            fault_worker.act(before, str(base), ring)
+
+
+class Worker:
+    """A forking worker; one act at a time."""
+
+    def __init__(self) -> None:
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.envelope.fault_worker"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        )
+
+    def run(self, base: Path, act: str, *strace: str) -> str:
+        """Runs the act under strace; how it ended."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{base} {act}\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        with FORKING:  # a child between fork and exec would hold the files open that another thread writes
+            command = ["strace", "-f", *strace, "-p", str(child)]
+            tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with tracer:
+            assert tracer.stderr
+            assert "attached" in tracer.stderr.readline()
+            os.kill(child, signal.SIGUSR1)
+            return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def workers() -> Iterator[queue.SimpleQueue[Worker]]:
+    made = [Worker() for _ in range(WORKERS)]
+    free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in made:
+        free.put(worker)
+    yield free
+    for worker in made:
+        worker.close()
+
+
+def own_calls(tmp: Path, act: str, worker: Worker) -> list[Fault]:
+    """Every call that the act makes, each with its number among the worker's calls of that name."""
+    base, log = tmp / "trace", tmp / "log"
+    prepare(base, act)
+    assert worker.run(base, act, "-o", str(log), "-e", f"trace={','.join(['?' + call for call in CALLS])}") == "done"
+    lines = re.findall(r"^(?:\d+ +)?(\w+)\((.*)$", log.read_text(), re.MULTILINE)
+    seen: Counter[str] = Counter()
+    inside, found = False, []
+    for call, rest in lines:
+        seen[call] += 1
+        if fault_worker.BEGIN in rest:
+            inside = True
+        elif fault_worker.END in rest:
+            inside = False
+        elif inside:
+            found.append(Fault(call, seen[call], ""))
+    assert found
+    return found
+
+
+def faults(calls: list[Fault]) -> Iterator[Fault]:
+    for one in calls:
+        yield Fault(one.call, one.when, "KILL")
+        yield Fault(one.call, one.when, "EIO")
+        if one.call in WRITES:
+            yield Fault(one.call, one.when, "ENOSPC")
+
+
+def plain_copies(base: Path, name: bytes) -> list[Path]:
+    content = CONTENT[name]
+    everything = [p for p in base.rglob("*") if p.is_file() and "journal" not in p.parts]
+    return [p for p in everything if p.stat().st_size == len(content) and p.read_bytes() == content]
+
+
+def sealed_copies(base: Path, ring: native.Keyring) -> dict[bytes, list[Path]]:
+    """Whole sealed files by the name of their original."""
+    found: dict[bytes, list[Path]] = {name: [] for name in CONTENT}
+    for path in base.rglob("*"):
+        if not path.is_file() or "journal" in path.parts:
+            continue
+        fd = os.open(path.parent, os.O_RDONLY)
+        try:
+            name = native.metadata(fd, os.fsencode(path.name), ring).path
+            memory = os.memfd_create("out")
+            native.open_stream(fd, os.fsencode(path.name), ring, memory)
+            if os.pread(memory, 1 << 20, 0) == CONTENT[name.split(b"/")[-1]]:
+                found[name.split(b"/")[-1]].append(path)
+            os.close(memory)
+        except ShieldError:
+            continue
+        finally:
+            os.close(fd)
+    return found
+
+
+def check(base: Path, act: str, fault: Fault, outcome: str) -> None:
+    where = f"{act} with {fault.what} at {fault.call} #{fault.when} ({outcome})"
+    assert outcome in ("killed", "done") or outcome in CODES, where
+    assert outcome != "native.panic", where
+    assert (outcome == "killed") == (fault.what == "KILL"), where
+    roots = {bytes(base / d): os.open(base / d, os.O_RDONLY) for d in ("tree", "store")}
+    fd = os.open(base / "journal", os.O_RDONLY)
+    with fault_worker.keyring(newest=2) as ring, native.Journal(fd) as journal:
+        sealed = sealed_copies(base, ring)
+        for name in CONTENT:
+            assert sealed[name] or plain_copies(base, name), f"{name!r} lost: {where}"
+        journal.recover(roots, ring)
+        assert journal.recover(roots, ring) == [], where
+        assert not list((base / "journal").iterdir()), where
+        sealed = sealed_copies(base, ring)
+        for name in CONTENT:
+            plain = plain_copies(base, name)
+            assert len(plain) + len(sealed[name]) == 1, f"{name!r} is {plain} and {sealed[name]}: {where}"
+            for path in plain:
+                assert path.name == os.fsdecode(name), where
+                assert path.stat().st_mode & 0o7777 == MODE, where
+                assert path.stat().st_mtime_ns == MTIME_NS, where
+        stray = [p for p in base.rglob(".shieldd-*")]
+        assert not stray, f"{stray}: {where}"
+        if outcome == "done" and act in ("seal", "quarantine", "many"):
+            assert sealed[b"a.dcm"], where
+        if outcome == "done" and act in ("open", "restore"):
+            assert not sealed[b"a.dcm"], where
+    for opened in (fd, *roots.values()):
+        os.close(opened)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_nothing_is_lost_whatever_fails(tmp_path: Path, act: str, workers: queue.SimpleQueue[Worker]) -> None:
+    worker = workers.get()
+    calls = own_calls(tmp_path, act, worker)
+    workers.put(worker)
+
+    def one(number: int, fault: Fault) -> None:
+        base = tmp_path / str(number)
+        with FORKING:
+            prepare(base, act)
+        worker = workers.get()
+        outcome = worker.run(base, act, "-o", "/dev/null", "-e", f"trace={fault.call}", "-e", fault.inject())
+        workers.put(worker)
+        check(base, act, fault, outcome)
+        shutil.rmtree(base)
+
+    every = list(faults(calls))
+    print(act, len(every))
+    assert len({fault.call for fault in every}) >= 5
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        for finished in [pool.submit(one, i, fault) for i, fault in enumerate(every)]:
+            finished.result()
