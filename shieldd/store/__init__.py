@@ -109,13 +109,13 @@ class Store:
         self.state = StateDir(path.parent)
         try:
             connection, reports = open_database(path, self.state)
-        except (ShieldError, OSError, sqlite3.Error):
+            run, next_seq = _begin_run(connection)
+        except BaseException:
             self.state.close()
             raise
         self.path = path
         self.reports: tuple[Report, ...] = tuple(reports)
         self._connection = connection
-        run, next_seq = _begin_run(connection)
         self.fresh = run == 1
         self._writer = Writer(connection, path.with_name(path.name + "-reserve"), queue_records=queue_records)
         self._readers = Readers(path)
@@ -129,7 +129,7 @@ class Store:
         self._closed = False
         try:
             self.adopt(roots)
-        except ShieldError:
+        except BaseException:
             self.close()
             raise
 
@@ -278,7 +278,15 @@ class Store:
 
 
 def _begin_run(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Number of this run, and the first free number for events."""
+    """Number of this run, and the first free number for events; closes the connection where it fails."""
+    try:
+        return _counted(connection)
+    except (sqlite3.Error, ValueError) as error:
+        connection.close()
+        raise translated(error) from error
+
+
+def _counted(connection: sqlite3.Connection) -> tuple[int, int]:
     row = connection.execute("SELECT value FROM meta WHERE key = 'run'").fetchone()
     run = int(row[0]) + 1 if row else 1
     connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('run', ?)", (str(run),))

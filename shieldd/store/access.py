@@ -42,7 +42,7 @@ class Readers:
         try:
             connection = connection or reading_connection(self._path)
             yield Database(connection, execute_plugins=False)
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             if connection is not None:
                 connection.close()
                 connection = None
@@ -101,6 +101,12 @@ class Access:
         with self.readers.database() as db:
             return list(db.query(sql.format(where=where or ""), values))
 
+    def records(
+        self, make: Callable[[Row], _T], sql: str, where: Where | None = None, after: Sequence[object] = ()
+    ) -> list[_T]:
+        """Run a query and make a record of each row; `store.damaged` for a row that is none."""
+        return [made(make, row) for row in self.rows(sql, where, after)]
+
     def one(self, sql: str, values: Sequence[object] = ()) -> Row | None:
         """First row of a query, None where there is none."""
         with self.readers.database() as db:
@@ -115,6 +121,8 @@ class Access:
 
         known = {root: number for number, root in self.durable(work)}
         ordered = [*roots, *(root for root in known if root not in set(roots))]
+        if not set(roots) <= known.keys():
+            raise ShieldError("store.damaged", "the store does not keep the names of trees; restart sets it aside")
         self._ids = tuple(known[root] for root in ordered)
         self._index = {number: index for index, number in enumerate(self._ids)}
         self.roots = tuple(ordered)
@@ -132,3 +140,11 @@ class Access:
     def tree_index(self, number: int) -> int:
         """Index in `roots` of a stored number."""
         return self._index[number]
+
+
+def made(make: Callable[[Row], _T], row: Row) -> _T:
+    """The record that a row stands for; `store.damaged` where it holds what was never written."""
+    try:
+        return make(row)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShieldError("store.damaged", "a record in the store makes no sense") from error

@@ -69,16 +69,16 @@ class EventLog:
         forward = wanted.after_seq is not None
         order = "ASC" if forward else "DESC"
         sql = f"SELECT * FROM events{{where}} ORDER BY seq {order} LIMIT ?"  # noqa: S608 - constants of ours
-        rows = self._access.rows(sql, where, [wanted.limit + 1])
-        return page([self._event(row) for row in rows], wanted.limit, newest_first=not forward)
+        found = self._access.records(self._event, sql, where, [wanted.limit + 1])
+        return page(found, wanted.limit, newest_first=not forward)
 
     def decisions(
         self, *, threat_id: str | None = None, seq: int | None = None, limit: int = 50
     ) -> list[StoredDecision]:
         """Decisions about an incident's events, or about one event; oldest first."""
         where = Where().add("threat_id = ?", threat_id).add("seq = ?", seq)
-        rows = self._access.rows("SELECT * FROM decisions{where} ORDER BY seq LIMIT ?", where, [limit])
-        return [self._decision(row) for row in rows]
+        sql = "SELECT * FROM decisions{where} ORDER BY seq LIMIT ?"
+        return self._access.records(self._decision, sql, where, [limit])
 
     def count(self) -> int:
         """Events in the store; from the ends of the table, so exact but for drops and cheap at any size."""

@@ -14,6 +14,8 @@ _VALUE: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, s
 
 def translated(error: Exception) -> ShieldError:
     """A `sqlite3.Error` (or a value that SQLite cannot take) as `ShieldError`; the text holds no record's values."""
+    if isinstance(error, UnicodeError):
+        return ShieldError("store.damaged", "a text in the store is none; restart sets the store aside")
     if isinstance(error, OverflowError | TypeError | ValueError):
         return ShieldError("store.value")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from shieldd.errors import ShieldError
-from shieldd.store.access import Access, Row
+from shieldd.store.access import Access, Row, made
 from shieldd.store.coding import storable
 from shieldd.store.ledger import unique
 from shieldd.store.records import Canary, Page, QuarantineRecord, SealedRecord, Where, page
@@ -38,7 +38,7 @@ class SealedFiles:
         """One by the path of the sealed file."""
         sql = "SELECT * FROM files WHERE tree = ? AND path = ?"
         row = self._access.one(sql, [self._access.tree_id(tree), path])
-        return self._record(row) if row else None
+        return made(self._record, row) if row else None
 
     def list(
         self, *, tree: int | None = None, under: bytes = b"", after: tuple[int, bytes] | None = None, limit: int = 1000
@@ -47,8 +47,10 @@ class SealedFiles:
         where = Where().add("tree = ?", None if tree is None else self._access.tree_id(tree)).under("path", under)
         if after is not None:
             where.add("(tree, path) > (?, ?)", self._access.tree_id(after[0]), after[1])
-        rows = self._access.rows("SELECT * FROM files{where} ORDER BY tree, path LIMIT ?", where, [limit + 1])
-        return page([self._record(row) for row in rows], limit, newest_first=False)
+        found = self._access.records(
+            self._record, "SELECT * FROM files{where} ORDER BY tree, path LIMIT ?", where, [limit + 1]
+        )
+        return page(found, limit, newest_first=False)
 
     def not_under(
         self, key_id: bytes, *, after: tuple[int, bytes] | None = None, limit: int = 1000
@@ -57,8 +59,10 @@ class SealedFiles:
         where = Where().add("key_id <> ?", key_id)
         if after is not None:
             where.add("(tree, path) > (?, ?)", self._access.tree_id(after[0]), after[1])
-        rows = self._access.rows("SELECT * FROM files{where} ORDER BY tree, path LIMIT ?", where, [limit + 1])
-        return page([self._record(row) for row in rows], limit, newest_first=False)
+        found = self._access.records(
+            self._record, "SELECT * FROM files{where} ORDER BY tree, path LIMIT ?", where, [limit + 1]
+        )
+        return page(found, limit, newest_first=False)
 
     def rewrapped(self, done: Iterable[tuple[int, bytes, bytes, int, int]]) -> None:
         """Note (tree, path, key id, key version, header generation) of files whose header was re-wrapped."""
@@ -111,7 +115,7 @@ class Quarantined:
 
     def get(self, prefix: str) -> QuarantineRecord:
         """One by its id or a beginning of it that no other has; raises `api.not-found`, `api.ambiguous`."""
-        return self._record(unique(self._access, "quarantine", prefix))
+        return made(self._record, unique(self._access, "quarantine", prefix))
 
     def list(self, *, after: str | None = None, limit: int = 1000) -> Page[QuarantineRecord]:
         """Oldest first; `after` is the id of the last one of the page before."""
@@ -121,14 +125,18 @@ class Quarantined:
             if last is None:
                 raise ShieldError("api.not-found", "the object to go on after is gone; begin the list again")
             where.add("(at_ns, id) > (?, ?)", last["at_ns"], last["id"])
-        rows = self._access.rows("SELECT * FROM quarantine{where} ORDER BY at_ns, id LIMIT ?", where, [limit + 1])
-        return page([self._record(row) for row in rows], limit, newest_first=False)
+        found = self._access.records(
+            self._record, "SELECT * FROM quarantine{where} ORDER BY at_ns, id LIMIT ?", where, [limit + 1]
+        )
+        return page(found, limit, newest_first=False)
 
     def not_under(self, key_id: bytes, *, after: str = "", limit: int = 1000) -> Page[QuarantineRecord]:
         """Objects wrapped by another key than this one, by id."""
         where = Where().add("key_id <> ?", key_id).add("id > ?", after)
-        rows = self._access.rows("SELECT * FROM quarantine{where} ORDER BY id LIMIT ?", where, [limit + 1])
-        return page([self._record(row) for row in rows], limit, newest_first=False)
+        found = self._access.records(
+            self._record, "SELECT * FROM quarantine{where} ORDER BY id LIMIT ?", where, [limit + 1]
+        )
+        return page(found, limit, newest_first=False)
 
     def rewrapped(self, done: Iterable[tuple[str, bytes, int, int]]) -> None:
         """Note (id, key id, key version, header generation) of objects whose header was re-wrapped."""
@@ -180,8 +188,10 @@ class Canaries:
     def list(self, tree: int | None = None) -> list[Canary]:
         """By tree and path."""
         where = Where().add("tree = ?", None if tree is None else self._access.tree_id(tree))
-        rows = self._access.rows("SELECT * FROM canaries{where} ORDER BY tree, path", where)
-        return [Canary(self._access.tree_index(x["tree"]), x["path"], x["digest"], x["planted_at_ns"]) for x in rows]
+        return self._access.records(self._canary, "SELECT * FROM canaries{where} ORDER BY tree, path", where)
+
+    def _canary(self, row: Row) -> Canary:
+        return Canary(self._access.tree_index(row["tree"]), row["path"], row["digest"], row["planted_at_ns"])
 
 
 def _count(access: Access, table: str) -> int:

@@ -69,8 +69,8 @@ class KeyRecords:
     def versions(self, purpose: int | None = None) -> list[KeyRecord]:
         """By purpose, then version."""
         where = Where().add("purpose = ?", purpose)
-        rows = self._access.rows("SELECT * FROM key_versions{where} ORDER BY purpose, version", where)
-        return [KeyRecord(**{**row, "state": KeyState(row["state"])}) for row in rows]
+        sql = "SELECT * FROM key_versions{where} ORDER BY purpose, version"
+        return self._access.records(lambda row: KeyRecord(**{**row, "state": KeyState(row["state"])}), sql, where)
 
     def history(self, key_id: bytes) -> list[tuple[int, str, str]]:
         """(time, state, why) of each change of state, oldest first."""

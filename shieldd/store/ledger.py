@@ -11,12 +11,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome, Severity
 from shieldd.model.incident import Actor, Incident, Judgement, State, TakenAction
-from shieldd.store.access import Access, Row
+from shieldd.store.access import Access, Row, made
 from shieldd.store.coding import reasons_from, reasons_text, signed, storable, unsigned
 from shieldd.store.records import (
     ActionFilter,
@@ -84,8 +85,8 @@ class Ledger:
 
     def pending(self) -> list[TakenAction]:
         """Announced acts without an outcome, oldest first, as `PENDING`; at start: what a crash cut off."""
-        rows = self._access.rows("SELECT * FROM actions WHERE outcome = 'pending' ORDER BY at_ns, id")
-        return [self._action(row, raw=True) for row in rows]
+        sql = "SELECT * FROM actions WHERE outcome = 'pending' ORDER BY at_ns, id"
+        return self._access.records(self._announced, sql)
 
     def actions(self, wanted: ActionFilter) -> Page[TakenAction]:
         """Acts that match."""
@@ -98,8 +99,8 @@ class Ledger:
         elif wanted.outcome is not None:
             where.add("outcome = ?", wanted.outcome.value)
         sql = "SELECT * FROM actions{where} ORDER BY at_ns DESC, id DESC LIMIT ?"
-        rows = self._access.rows(sql, where, [wanted.limit + 1])
-        return page([self._action(row) for row in rows], wanted.limit, newest_first=True)
+        found = self._access.records(self._action, sql, where, [wanted.limit + 1])
+        return page(found, wanted.limit, newest_first=True)
 
     def save_incident(self, incident: Incident, *, wait: bool = True) -> None:
         """Insert or replace.
@@ -127,8 +128,8 @@ class Ledger:
         where.add("severity >= ?", int(wanted.severity))
         where.add("tree = ?", None if wanted.tree is None else self._access.tree_id(wanted.tree))
         sql = "SELECT * FROM incidents{where} ORDER BY opened_at_ns DESC, id DESC LIMIT ?"
-        rows = self._access.rows(sql, where, [wanted.limit + 1])
-        return page([self._incident(row) for row in rows], wanted.limit, newest_first=True)
+        found = self._access.records(self._incident, sql, where, [wanted.limit + 1])
+        return page(found, wanted.limit, newest_first=True)
 
     def incident(self, prefix: str) -> Incident:
         """One incident by its id or a beginning of it that no other has.
@@ -136,7 +137,7 @@ class Ledger:
         Raises:
             ShieldError: `api.not-found`, `api.ambiguous`.
         """
-        return self._incident(unique(self._access, "incidents", prefix))
+        return made(self._incident, unique(self._access, "incidents", prefix))
 
     def incident_count(self, state: State | None = None) -> int:
         """Incidents in a state, or all."""
@@ -163,8 +164,8 @@ class Ledger:
         )
         order = "ASC" if forward else "DESC"
         sql = f"SELECT * FROM alerts{{where}} ORDER BY seq {order} LIMIT ?"  # noqa: S608 - constants of ours
-        rows = self._access.rows(sql, where, [wanted.limit + 1])
-        return page([self._alert(row) for row in rows], wanted.limit, newest_first=not forward)
+        found = self._access.records(self._alert, sql, where, [wanted.limit + 1])
+        return page(found, wanted.limit, newest_first=not forward)
 
     def label(self, label: Label) -> None:
         """Keep a person's word; earlier ones on the same incident stay."""
@@ -175,16 +176,14 @@ class Ledger:
     def labels(self, threat_id: str | None = None) -> list[Label]:
         """Labels, oldest first."""
         where = Where().add("threat_id = ?", threat_id)
-        rows = self._access.rows("SELECT * FROM labels{where} ORDER BY id", where)
-        return [Label(x["threat_id"], Judgement(x["judgement"]), x["note"], x["uid"], x["at_ns"]) for x in rows]
+        return self._access.records(_label, "SELECT * FROM labels{where} ORDER BY id", where)
 
     def _write_later(self, connection: sqlite3.Connection) -> None:
         with self._lock:
             rows, self._later = list(self._later.values()), {}
         connection.executemany(_INCIDENT, rows)
 
-    def _action(self, row: Row, *, raw: bool = False) -> TakenAction:
-        cut_off = not raw and row["outcome"] == "pending" and row["run"] != self._access.run
+    def _announced(self, row: Row) -> TakenAction:
         return TakenAction(
             id=row["id"],
             threat_id=row["threat_id"],
@@ -192,10 +191,16 @@ class Ledger:
             tree=self._access.tree_index(row["tree"]),
             path=row["path"],
             at_ns=row["at_ns"],
-            outcome=Outcome.FAILED if cut_off else Outcome(row["outcome"]),
-            reason=INTERRUPTED if cut_off else row["reason"],
-            undo="" if cut_off else row["undo"],
+            outcome=Outcome(row["outcome"]),
+            reason=row["reason"],
+            undo=row["undo"],
         )
+
+    def _action(self, row: Row) -> TakenAction:
+        action = self._announced(row)
+        if action.outcome is Outcome.PENDING and row["run"] != self._access.run:
+            return replace(action, outcome=Outcome.FAILED, reason=INTERRUPTED, undo="")
+        return action
 
     def _alert(self, row: Row) -> StoredAlert:
         tree = None if row["tree"] is None else self._access.tree_index(row["tree"])
@@ -252,6 +257,10 @@ def unique(access: Access, table: str, prefix: str) -> Row:
     if len(found) > 1:
         raise ShieldError("api.ambiguous")
     return found[0]
+
+
+def _label(row: Row) -> Label:
+    return Label(row["threat_id"], Judgement(row["judgement"]), row["note"], row["uid"], row["at_ns"])
 
 
 def _many(connection: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> None:

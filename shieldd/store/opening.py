@@ -23,6 +23,7 @@ from shieldd.store.failures import translated
 from shieldd.store.statedir import StateDir
 
 QUICK_CHECK_LIMIT_BYTES: Final = 256 << 20  # beyond it a cleanly closed store is not read through at start (0.5 s)
+FULL_CHECK_LIMIT_BYTES: Final = 16 << 20  # up to it the indices are compared with their tables too
 _COMPANIONS: Final = ("-wal", "-shm")
 
 
@@ -65,7 +66,7 @@ def open_database(path: Path, state: StateDir) -> tuple[sqlite3.Connection, list
         connection = _open_checked(path)
     try:
         _begin_epoch(connection, state, noted or [])
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         connection.close()
         raise translated(error) from error
     return connection, reports
@@ -87,7 +88,7 @@ def _open_checked(path: Path) -> sqlite3.Connection:
     )
     try:
         _prepare(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         connection.close()
         raise translated(error) from error
     except ShieldError:
@@ -125,10 +126,17 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _check(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Read the store through, unless it is large and was closed cleanly."""
     clean = _meta(connection, "clean") == "1"
-    if not clean or path.stat().st_size <= QUICK_CHECK_LIMIT_BYTES:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    size = path.stat().st_size
+    if not clean or size <= QUICK_CHECK_LIMIT_BYTES:
+        check = "integrity_check" if size <= FULL_CHECK_LIMIT_BYTES else "quick_check"
+        found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
         if found != "ok":
             raise ShieldError("store.damaged", "the store did not pass its check", path=os.fsencode(path))
+    if (
+        not (_meta(connection, "run") or "0").isdecimal()
+        or not (_meta(connection, "keystore.generation") or "0").isdecimal()
+    ):
+        raise ShieldError("store.damaged", "the store has lost count", path=os.fsencode(path))
     there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if version == schema.VERSION and schema.TABLES - there:
         raise ShieldError("store.damaged", "the store lacks some of its tables", path=os.fsencode(path))
@@ -158,7 +166,7 @@ def _stale_log(path: Path, noted: list[str] | None) -> bool:
     try:
         with closing(sqlite3.connect(f"file:{_quoted(path)}?immutable=1", uri=True)) as connection:
             epoch = _meta(connection, "epoch")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):
         # Unreadable without its log: the check after replaying it has the last word.
         return False
     return epoch not in noted
