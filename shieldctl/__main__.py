@@ -10,11 +10,12 @@ from typing import Any, Final, cast
 import typer
 
 from shieldctl.app import build
-from shieldctl.render import print_error
+from shieldctl.render import EnoughError, print_error
 from shieldd.errors import ShieldError
 
 # the parser's error classes are not exported by name: BadParameter -> UsageError -> ClickException
 USAGE: Final = cast("type[Any]", typer.BadParameter.__mro__[1])
+INTERRUPTED: Final = 130
 REFUSED: Final = cast("type[Any]", typer.BadParameter.__mro__[2])
 
 
@@ -32,9 +33,8 @@ def run(arguments: Sequence[str]) -> int:
         print_error(error, as_json=as_json)
         return error.exit_status
     except (KeyboardInterrupt, typer.Abort):
-        print_error(ShieldError("cli.interrupted"), as_json=as_json)
-        return 130
-    except BrokenPipeError:
+        status = INTERRUPTED
+    except (EnoughError, BrokenPipeError):
         # whoever read our output had enough (`| head`): nothing failed, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     except REFUSED as error:
         print_error(ShieldError("cli.usage", error.format_message()), as_json=as_json)
         return 2
+    if status == INTERRUPTED:
+        print_error(ShieldError("cli.interrupted"), as_json=as_json)
     return status if isinstance(status, int) else 0
 
 

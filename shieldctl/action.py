@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from shieldctl.client import Json
-from shieldctl.render import Screen, cell
+from shieldctl.render import Screen
 from shieldd.errors import CODES
 
 OUTCOMES: Final = ("done", "failed", "skipped", "pending")
@@ -60,7 +60,8 @@ def _summary(counts: Counter[str], verb: str, *, dry_run: bool) -> str:
 
 def _show(line: Json, screen: Screen) -> None:
     """`outcome<tab>path<tab>where it is now or why not`."""
-    rest = line["reason"] or line["to"] or line["id"]
+    moved = line["to"] if line["to"] != line["path"] else ""
+    rest = line["reason"] or moved or line["id"]
     if line["code"]:
         rest = f"{line['reason']} [{line['code']}]"
     fields = [line["outcome"], line["path"], rest]
@@ -70,7 +71,7 @@ def _show(line: Json, screen: Screen) -> None:
         text = f"{mark}  {line['path']}" + (f" {arrow} {rest}" if rest else "")
         screen.line(text, {"failed": "red", "skipped": "yellow"}.get(line["outcome"], ""))
     else:
-        sys.stdout.write("\t".join(cell(field) for field in fields) + "\n")
+        screen.row(fields)
 
 
 @contextmanager

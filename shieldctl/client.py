@@ -9,10 +9,11 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
 from shieldd.errors import CODES, ShieldError
@@ -82,17 +83,16 @@ class Client:
         """
         return self._lines(self._request("POST", path, body, ANSWER_S))
 
-    def content(self, path: str, body: Mapping[str, object], out: BinaryIO) -> None:
-        """Copy a file's verified content to `out`.
+    def content(self, path: str, body: Mapping[str, object]) -> Iterator[bytes]:
+        """A file's verified content, piece by piece.
 
         Raises:
-            ShieldError: `cli.cut` when the daemon stopped in the middle: what was written is true, but not all.
+            ShieldError: `cli.cut` when the daemon stopped in the middle: what came is true, but not all.
         """
         response = self._request("POST", path, body, ANSWER_S)
         try:
             while chunk := response.read1(CHUNK):
-                out.write(chunk)
-            out.flush()
+                yield chunk
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise ShieldError("cli.cut", "content ended early: a later part failed its check") from error
         finally:
@@ -206,8 +206,14 @@ def _target(path: str, query: Mapping[str, object]) -> str:
 
 
 def segment(text: str) -> str:
-    """An id as one segment of a path, whatever was typed."""
-    return quote(text, safe="")
+    """An id as one segment of a path.
+
+    Raises:
+        ShieldError: `api.not-found` for what can be nobody's id.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}", text):
+        raise ShieldError("api.not-found", f"no such object: {text!r} is not an id")
+    return text
 
 
 def _problem(response: http.client.HTTPResponse) -> ShieldError:

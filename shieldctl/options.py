@@ -33,7 +33,7 @@ Since = Annotated[
 ]
 Count = Annotated[int, typer.Option("--lines", "-n", min=0, max=10_000, help="How many, the latest.", metavar="N")]
 MinSeverity = Annotated[
-    str, typer.Option("--severity", help="At least: informational, low, medium, high, critical.", metavar="LEVEL")
+    str, typer.Option("--severity", help="At least this.", metavar="informational|low|medium|high|critical")
 ]
 Id = Annotated[str, typer.Argument(help="The id, or the beginning of it.", metavar="ID", show_default=False)]
 SEVERITIES: Final = ("informational", "low", "medium", "high", "critical")
@@ -61,7 +61,7 @@ def since_ns(text: str | None, *, now_ns: int | None = None) -> int | None:
     if text is None:
         return None
     now = time.time_ns() if now_ns is None else now_ns
-    age = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip())
+    age = re.fullmatch(r"([0-9]{1,9})([smhdw])", text.strip())
     if age:
         return max(0, now - int(age[1]) * UNITS_S[age[2]] * 1_000_000_000)
     try:

@@ -81,6 +81,36 @@ def size(count: int) -> str:
     return f"{number:.4g} TiB"
 
 
+class EnoughError(Exception):
+    """Whoever reads our standard output has gone (`| head`): there is nobody to tell anything more."""
+
+
+def write(text: str) -> None:
+    """Put text on standard output.
+
+    Raises:
+        EnoughError: nobody reads it. Not an `OSError`, which the command parser would turn into a failure.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise EnoughError from error
+
+
+def write_bytes(content: bytes) -> None:
+    """Put the content of a file on standard output, as it is.
+
+    Raises:
+        EnoughError: nobody reads it.
+    """
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise EnoughError from error
+
+
 class Screen:
     """Standard output and standard error of one command.
 
@@ -95,8 +125,7 @@ class Screen:
 
     def json(self, value: object) -> None:
         """One JSON value on one line."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        write(json.dumps(value, ensure_ascii=False) + "\n")
 
     def line(self, text: str, style: str = "") -> None:
         """One line of text."""
@@ -105,14 +134,21 @@ class Screen:
 
             self._rich().print(Text(clean(text), style))
         else:
-            sys.stdout.write(clean(text) + "\n")
-            sys.stdout.flush()
+            write(clean(text) + "\n")
+
+    def row(self, fields: Sequence[object], style: str = "") -> None:
+        """One record that came just now: two blanks between fields on a terminal, a tab when piped."""
+        chosen = [cell(field) for field in fields]
+        if self.terminal:
+            self.line("  ".join(chosen), style)
+        else:
+            write("\t".join(chosen) + "\n")
 
     def pairs(self, rows: Iterable[tuple[str, object]]) -> None:
         """Names and values, aligned on a terminal, tab-separated when piped."""
         chosen = [(name, cell(value)) for name, value in rows]
         if not self.terminal:
-            sys.stdout.writelines(f"{name}\t{value}\n" for name, value in chosen)
+            write("".join(f"{name}\t{value}\n" for name, value in chosen))
             return
         from rich.table import Table  # noqa: PLC0415
 
@@ -130,8 +166,7 @@ class Screen:
             self.note(empty)
             return
         if not self.terminal:
-            sys.stdout.write("\t".join(column.upper() for column in columns) + "\n")
-            sys.stdout.writelines("\t".join(row) + "\n" for row in chosen)
+            write("\n".join("\t".join(row) for row in ([column.upper() for column in columns], *chosen)) + "\n")
             return
         from rich.table import Table  # noqa: PLC0415
 

@@ -42,7 +42,7 @@ def alerts(
         if json:
             screen.json(record)
         elif record["type"] == "alert":
-            screen.line("\t".join(_row(record)), STYLES.get(record["severity"], ""))
+            screen.row(_row(record), STYLES.get(record["severity"], ""))
         elif record["type"] == "missed":
             screen.note(f"{record['count']} alerts are not shown: this reader was too slow")
     raise ShieldError("cli.unreachable", "the daemon has stopped")

@@ -10,6 +10,8 @@ from shieldctl import options as o
 from shieldctl.render import Screen
 from shieldd.errors import ShieldError
 
+ACTIONS = "allow|alert|seal|quarantine|contain"
+KINDS = "create|write|delete|rename|attrib|make-dir|remove-dir|rename-dir|overflow"
 COLUMNS = ("at", "kind", "action", "uid", "pid", "path")
 
 
@@ -24,10 +26,8 @@ def events(
     follow: o.Follow = False,
     since: o.Since = None,
     lines: o.Count = 50,
-    kind: Annotated[str | None, typer.Option("--kind", help="Only create, write, delete, rename, attrib, …")] = None,
-    action: Annotated[
-        str | None, typer.Option("--action", help="Only allow, alert, seal, quarantine, contain.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only these.", metavar=KINDS)] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only these.", metavar=ACTIONS)] = None,
     under: Annotated[str | None, typer.Option("--under", help="Only below this directory.", metavar="DIR")] = None,
     json: o.Json = False,
 ) -> None:
@@ -51,7 +51,7 @@ def events(
         if json:
             screen.json(record)
         elif record["type"] == "event":
-            screen.line("\t".join(str(part) for part in _row(record)), _STYLE.get(record["action"], ""))
+            screen.row(_row(record), _STYLE.get(record["action"], ""))
         elif record["type"] == "missed":
             screen.note(f"{record['count']} events are not shown: this reader was too slow")
     raise ShieldError("cli.unreachable", "the daemon has stopped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from shieldctl import action
 from shieldctl import options as o
-from shieldctl.render import Screen, cell, size
+from shieldctl.render import Screen, cell, size, write_bytes
 from shieldd.errors import CODES, ShieldError
 
 Paths = Annotated[list[str], typer.Argument(help="Files.", metavar="PATH…", show_default=False)]
@@ -64,7 +63,8 @@ def cat(
     """Print what a sealed file holds. Each part after its check; the file stays sealed."""
     body = {"path": o.wire_path(o.absolute(path))}
     try:
-        o.client(context).content("/v1/files/cat", body, sys.stdout.buffer)
+        for chunk in o.client(context).content("/v1/files/cat", body):
+            write_bytes(chunk)
     except ShieldError as error:
         if error.code == "cli.cut":
             error.hint = f"shieldctl files status --verify {path}"

@@ -11,7 +11,7 @@ from shieldctl import options as o
 from shieldctl.render import Screen
 
 Purpose = Annotated[
-    str | None, typer.Option("--purpose", help="Only files, quarantine, preserve or audit.", metavar="PURPOSE")
+    str | None, typer.Option("--purpose", help="Only these.", metavar="files|quarantine|preserve|audit")
 ]
 
 
@@ -33,7 +33,7 @@ def list_(context: typer.Context, json: o.Json = False) -> None:
         _print(answer["items"], screen)
 
 
-def _print(items: list[dict[str, object]], screen: Screen) -> None:
+def _print(items: list[dict[str, object]], screen: Screen, empty: str = "no keys") -> None:
     rows = [
         (
             item["purpose"],
@@ -46,20 +46,27 @@ def _print(items: list[dict[str, object]], screen: Screen) -> None:
         )
         for item in items
     ]
-    screen.table(("purpose", "version", "state", "provider", "created", "objects", "id"), rows, empty="no keys")
+    screen.table(("purpose", "version", "state", "provider", "created", "objects", "id"), rows, empty=empty)
 
 
-def rotate(context: typer.Context, purpose: Purpose = None, dry_run: o.DryRun = False, json: o.Json = False) -> None:
+def rotate(
+    context: typer.Context,
+    *,
+    purpose: Purpose = None,
+    due: Annotated[bool, typer.Option("--due", help="Only where one is due by age or use.")] = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+) -> None:
     """Make new key versions. What was sealed before still opens."""
     screen = Screen(as_json=json)
-    body: dict[str, object] = {"dry_run": dry_run}
+    body: dict[str, object] = {"dry_run": dry_run, "due": due}
     if purpose is not None:
         body["purpose"] = purpose
     answer = o.client(context).post("/v1/keys/rotate", body)
     if not o.show(answer, screen):
         if dry_run:
             screen.note("would be made:")
-        _print(answer["items"], screen)
+        _print(answer["items"], screen, empty="nothing is due" if due else "no keys")
 
 
 def rewrap(

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 def list_(
     context: typer.Context,
     *,
-    state: Annotated[State | None, typer.Option("--state", help="Only open, or only resolved ones.")] = None,
+    state: Annotated[State | None, typer.Option("--state", help="Only these.", metavar="open|resolved")] = None,
     severity: o.MinSeverity = "informational",
     since: o.Since = None,
     lines: o.Count = 50,
@@ -140,7 +140,9 @@ def explain(context: typer.Context, id: o.Id, json: o.Json = False) -> None:
 def resolve(
     context: typer.Context,
     id: o.Id,
-    verdict: Annotated[Judgement, typer.Option("--verdict", help="malicious or benign.", show_default=False)],
+    verdict: Annotated[
+        Judgement, typer.Option("--verdict", help="What it was.", metavar="malicious|benign", show_default=False)
+    ],
     note: Annotated[str, typer.Option("--note", help="A sentence for the record; no patient data.")] = "",
     json: o.Json = False,
 ) -> None:
