@@ -40,17 +40,17 @@ FORMATS: Final[dict[str, Format]] = {
     "hl7": Format("hl7", (4.4, 5.6), (0.96, 1.0), (8, 14), text=True),
     "log": Format("log", (4.4, 5.4), (0.97, 1.0), (10, 24), text=True),
     "source": Format("py", (4.0, 5.2), (0.98, 1.0), (8, 16), text=True),
-    "pdf": Format("pdf", (6.4, 7.96), (0.3, 0.6), (12, 23), (0.0, 0.5), dense=True),
-    "docx": Format("docx", (7.3, 7.96), (0.33, 0.42), (12, 22), (0.0, 0.6), dense=True),
-    "xlsx": Format("xlsx", (7.2, 7.96), (0.33, 0.42), (12, 22), (0.0, 0.6), dense=True),
-    "jpeg": Format("jpg", (7.5, 7.98), (0.34, 0.4), (14, 23), (0.0, 0.6), dense=True),
-    "png": Format("png", (7.3, 7.97), (0.33, 0.42), (12, 22), (0.0, 0.7), dense=True),
+    "pdf": Format("pdf", (4.5, 7.96), (0.3, 1.0), (11, 23), (0.0, 0.9), dense=True),
+    "docx": Format("docx", (7.3, 7.96), (0.33, 0.42), (11, 22), (0.0, 0.95), dense=True),
+    "xlsx": Format("xlsx", (7.2, 7.96), (0.33, 0.42), (11, 22), (0.0, 0.95), dense=True),
+    "jpeg": Format("jpg", (7.5, 7.98), (0.34, 0.4), (13, 23), (0.0, 1.0), dense=True),
+    "png": Format("png", (7.3, 7.97), (0.33, 0.42), (11, 22), (0.0, 1.0), dense=True),
     "dicom": Format("dcm", (3.5, 7.9), (0.1, 0.5), (15, 25), (0.0, 0.5)),
     "sqlite": Format("db", (1.5, 6.5), (0.15, 0.7), (12, 26)),
     "zip": Format("zip", (7.8, 7.97), (0.34, 0.4), (12, 26), (0.0, 0.8), dense=True),
-    "gzip": Format("gz", (7.8, 7.97), (0.34, 0.4), (9, 24), (0.0, 0.9), dense=True),
-    "xz": Format("xz", (7.8, 7.97), (0.34, 0.4), (9, 24), (0.0, 0.9), dense=True),
-    "zstd": Format("zst", (7.7, 7.97), (0.34, 0.4), (9, 24), (0.0, 0.9), dense=True),
+    "gzip": Format("gz", (7.7, 7.97), (0.34, 0.4), (9, 24), (0.1, 1.0), dense=True),
+    "xz": Format("xz", (7.7, 7.97), (0.34, 0.4), (9, 24), (0.1, 1.0), dense=True),
+    "zstd": Format("zst", (7.7, 7.97), (0.34, 0.4), (9, 24), (0.1, 1.0), dense=True),
     "tar": Format("tar", (2.0, 7.8), (0.2, 0.8), (14, 28)),
     "elf": Format("", (4.5, 6.6), (0.2, 0.45), (13, 24)),
     "script": Format("sh", (4.2, 5.2), (0.98, 1.0), (7, 14), text=True),
@@ -102,11 +102,14 @@ def plain(rng: Generator, kind: str, *, phi: bool = False, size: int = 0) -> Con
     chi = tuple(_chi(rng, x, dense=form.dense) for x in samples)
     known = kind != "blob"
     flags = int(_WELL_FORMED) if known else 0
-    if known and form.text and rng.random() < 0.5:
-        flags &= ~int(FactFlag.MAGIC_KNOWN | FactFlag.STRUCTURE_OK)  # plain text has no magic of its own
-    if known and not form.text and rng.random() < 0.03:
+    if known and rng.random() < 0.03:
         flags &= ~int(FactFlag.TAIL_OK)
-    flags |= {"elf": FactFlag.EXECUTABLE, "pe": FactFlag.EXECUTABLE, "script": FactFlag.SCRIPT}.get(kind, 0)
+    flags |= {
+        "elf": FactFlag.EXECUTABLE,
+        "pe": FactFlag.EXECUTABLE,
+        "script": FactFlag.SCRIPT,
+        "source": FactFlag.SCRIPT,
+    }.get(kind, 0)
     flags |= FactFlag.TEXT if form.text else 0
     marked, hits = _phi(rng, kind) if phi else (0, 0)
     return Content(
@@ -142,15 +145,15 @@ def encrypted(rng: Generator, size: int, *, declares: bool = False) -> Content:
         zero=float(rng.uniform(0.002, 0.006)),
         serial=float(rng.normal(0, 0.01)),
         block_spread=float(rng.uniform(0, 0.06)),
-        encrypted_like=float(np.clip(rng.uniform(0.6, 1.0) if size > 600 else rng.uniform(0.2, 1.0), 0, 1)),
-        flags=int(FactFlag.DECLARES_ENCRYPTION | FactFlag.MAGIC_KNOWN) if declares else 0,
+        encrypted_like=float(np.clip(rng.uniform(0.85, 1.0) if size > 2000 else rng.uniform(0.3, 1.0), 0, 1)),
+        flags=int(_WELL_FORMED | FactFlag.DECLARES_ENCRYPTION) if declares else 0,
         phi_hits=0,
         hash=_hash(rng),
     )
 
 
 def encoded(rng: Generator, size: int) -> Content:
-    """Encrypted, then written as base64: text of no known kind."""
+    """Encrypted, then written as base64 or hex: an encoding, of no known kind."""
     whole = encrypted(rng, size * 4 // 3)
     entropy = min(5.95, math.log2(max(size, 2)))
     return replace(
@@ -160,8 +163,8 @@ def encoded(rng: Generator, size: int) -> Content:
         ascii=1.0,
         zero=0.0,
         block_spread=float(rng.uniform(0, 0.1)),
-        encrypted_like=float(rng.uniform(0, 0.7)),
-        flags=int(FactFlag.TEXT) if rng.random() < 0.5 else 0,
+        encrypted_like=0.0 if rng.random() < 0.7 else float(rng.uniform(0, 0.6)),
+        format="encoded",
     )
 
 

@@ -12,12 +12,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from shieldd.errors import ShieldError
 from shieldd.learn.content import FORMATS, Content, Generator, plain
 from shieldd.model.event import EVENT, FACTS, EventFlag, FactFlag, Kind
 
 PHI: Final = FactFlag.PHI_DICOM | FactFlag.PHI_HL7 | FactFlag.PHI_FHIR | FactFlag.PHI_TEXT
 MASK64: Final = (1 << 64) - 1
-_EXT_OF: Final = {form.extension: kind for kind, form in FORMATS.items() if form.extension}
+CORE_NAMES: Final = {"log": "text", "source": "script", "encrypted": "openssl", "encoded": "base64"}
+_EXT_OF: Final = {form.extension: kind for kind, form in FORMATS.items() if form.extension and kind != "blob"} | {
+    "enc": "encrypted"
+}
 _RUNS_UNDER_DOCUMENT: Final = FactFlag.EXECUTABLE | FactFlag.SCRIPT
 _TEMPORARY_SUFFIXES: Final = ("~", ".tmp", ".swp", ".part")
 
@@ -214,11 +218,11 @@ class World:
     ) -> dict[str, Any]:
         content, old = file.content, before.content if before else None
         extension = path.suffix.lstrip(".") or path.extension
-        claimed = _EXT_OF.get(extension)
+        claimed = self._format(_EXT_OF.get(extension, ""))
         flags = FactFlag.LOOKED | content.flags if looked else int(FactFlag.UNSEEN)
         if claimed:
             flags |= FactFlag.EXT_KNOWN
-            if looked and content.format == claimed:
+            if looked and self._format(content.format) == claimed:
                 flags |= FactFlag.MAGIC_MATCHES_EXT
         if before is not None:
             flags |= FactFlag.KNOWN_BEFORE
@@ -244,7 +248,7 @@ class World:
             "content_hash": content.hash if looked else 0,
             "prev_content_hash": old.hash if old else 0,
             "format": self._format(content.format) if looked else 0,
-            "ext_format": self._format(claimed or ""),
+            "ext_format": claimed,
             "prev_format": self._format(old.format) if old else 0,
             "phi_hits": content.phi_hits if looked else 0,
             "mode": file.mode,
@@ -278,21 +282,17 @@ def format_table(names: tuple[str, ...]) -> dict[str, int]:
         names: the core's format names, index 0 is "unknown".
 
     Returns:
-        Index by the simulator's name, only those that the core knows.
+        Index by the simulator's name.
+
+    Raises:
+        ShieldError: `native.abi` where the core does not know one of them.
     """
     index = {name: at for at, name in enumerate(names)}
-    if len(index) == 1:
-        return {kind: at for at, kind in enumerate((*FORMATS, "encrypted"), 1) if kind != "blob"}
-    found = {}
-    for kind in (*FORMATS, "encrypted"):
-        for name in ALIASES.get(kind, (kind,)):
-            if name in index:
-                found[kind] = index[name]
-                break
-    return found
-
-
-ALIASES: Final[dict[str, tuple[str, ...]]] = {}
+    kinds = {kind: CORE_NAMES.get(kind, kind) for kind in (*FORMATS, "encrypted", "encoded") if kind != "blob"}
+    missing = sorted(name for name in kinds.values() if name not in index)
+    if missing:
+        raise ShieldError("native.abi", f"the core knows no format {missing[0]!r}")
+    return {kind: index[name] for kind, name in kinds.items()}
 
 
 def _mix(*parts: int | str) -> int:
