@@ -177,8 +177,14 @@ impl Drain {
         observer: &mut Option<&mut dyn Observer>,
         looked: &mut u32,
     ) {
-        self.seq += 1;
         let path = rec.path.of(&self.current.arena);
+        if matches!(rec.kind, Kind::Create | Kind::Write | Kind::Attrib)
+            && nameless(rec.path.name_of(&self.current.arena))
+            && stat_in(self.roots[rec.tree as usize].as_fd(), path).is_none()
+        {
+            return;
+        }
+        self.seq += 1;
         let from = rec.from.of(&self.current.arena);
         let mut event = Event {
             seq: self.seq,
@@ -543,6 +549,12 @@ fn renamed_above(
     }
     out.extend_from_slice(name);
     out.as_slice() != path
+}
+
+/// Whether this is how the kernel speaks of an `O_TMPFILE` file (`#` and its inode number): it has no name, so nothing
+/// under a name was changed; once it is linked it has a name and an event of its own.
+fn nameless(name: &[u8]) -> bool {
+    name.len() > 1 && name[0] == b'#' && name[1..].iter().all(u8::is_ascii_digit)
 }
 
 fn describe(event: &mut Event, stat: &Stat) {
