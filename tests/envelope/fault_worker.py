@@ -1,8 +1,8 @@
 """Acts on sealed files, to be cut off by strace: reads lines `BASE ACT`, forks for each.
 
-The child's number is printed; it begins when it gets SIGUSR1, so that strace can take hold of it before. Then "done", the
-code of the refusal, or "killed" is printed. The act lies between two looks at names that do not exist, so that a trace
-shows which calls are its own.
+The child's number is printed; it begins when it gets SIGUSR1, so that strace can take hold of it before. Then "done",
+the code of the refusal, or "killed" is printed. The act lies between two looks at names that do not exist, so that a
+trace shows which calls are its own.
 """
 
 from __future__ import annotations

@@ -140,12 +140,12 @@ def headers() -> Iterator[Vector]:
     data = payload(5000)
     w = writer("header")
     whole = w.seal(data)
-    both = bytes(512 - 8)
     yield Vector("foreign", "envelope.magic", "some other file", payload(20000))
     yield Vector("short-foreign", "envelope.magic", "shorter than a header, no magic", b"%PDF-1.7\n")
     yield Vector("no-magic", "envelope.magic", "one bit of both magics flipped", flip(flip(whole, 0), SLOT))
     yield Vector("torn-both", "envelope.crc", "both slots cut off",
-                 whole[:512] + bytes(SLOT - 512) + whole[SLOT : SLOT + 512] + bytes(SLOT - 512) + whole[2 * SLOT :])  # fmt: skip
+                 whole[:512] + bytes(SLOT - 512) + whole[SLOT : SLOT + 512] + bytes(SLOT - 512)
+                 + whole[2 * SLOT :])  # fmt: skip
     yield Vector("torn-and-blank", "envelope.crc", "slot A cut off, slot B wiped",
                  whole[:512] + bytes(2 * SLOT - 512) + whole[2 * SLOT :])  # fmt: skip
     yield Vector("header-only", "envelope.truncated", "cut in the middle of slot B", whole[: SLOT + 100])
@@ -187,7 +187,8 @@ def headers() -> Iterator[Vector]:
     yield Vector("wrong-key", "envelope.recipient", "wrapped under another key of the same name",
                  replace(w, kek=random("other", 32)).seal(data))  # fmt: skip
     yield Vector("wrapped-too-short", "envelope.recipient", "a wrapped key of 47 bytes",
-                 with_slots(w, whole, lambda s: replace(s, recipients=(Recipient(LOCAL, KEY_ID, VERSION, both[:47]),))))  # fmt: skip
+                 with_slots(w, whole, lambda s: replace(
+                     s, recipients=(Recipient(LOCAL, KEY_ID, VERSION, bytes(47)),))))  # fmt: skip
     swapped = writer("stranger").seal(data)[: 2 * SLOT] + whole[2 * SLOT :]
     yield Vector("header-of-another-file", "envelope.metadata", "both slots of another file of the same size", swapped)
     yield Vector("salt", "envelope.recipient", "another salt", edit(whole, 40, bytes(32)))

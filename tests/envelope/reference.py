@@ -29,7 +29,7 @@ FIELDS = (
 """Names of the metadata's keys 1 to 16."""
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - the page's own word
     """A sealed file was refused; the first argument names the layer."""
 
     @property

@@ -31,11 +31,41 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 3
 FORKING = threading.Lock()
 ACTS = ("seal", "many", "open", "quarantine", "restore", "rewrap")
-CALLS = (
-    "openat,openat2,newfstatat,fstat,statx,read,pread64,preadv,preadv2,write,pwrite64,pwritev,pwritev2,ftruncate,fchown,"
-    "fchmod,fsetxattr,fgetxattr,flistxattr,utimensat,link,linkat,renameat,renameat2,unlinkat,fsync,fdatasync,syncfs,"
-    "flock,fcntl,lseek,readlinkat,fstatfs"
-).split(",")
+CALLS = [
+    "openat",
+    "openat2",
+    "newfstatat",
+    "fstat",
+    "statx",
+    "read",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "write",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "ftruncate",
+    "fchown",
+    "fchmod",
+    "fsetxattr",
+    "fgetxattr",
+    "flistxattr",
+    "utimensat",
+    "link",
+    "linkat",
+    "renameat",
+    "renameat2",
+    "unlinkat",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "flock",
+    "fcntl",
+    "lseek",
+    "readlinkat",
+    "fstatfs",
+]
 WRITES = {
     "openat", "write", "pwrite64", "pwritev", "ftruncate", "fsetxattr", "linkat", "renameat2", "fsync", "fdatasync",
     "syncfs", "fchown",
@@ -197,7 +227,7 @@ def check(base: Path, act: str, fault: Fault, outcome: str) -> None:
                 assert path.name == os.fsdecode(name), where
                 assert path.stat().st_mode & 0o7777 == MODE, where
                 assert path.stat().st_mtime_ns == MTIME_NS, where
-        stray = [p for p in base.rglob(".shieldd-*")]
+        stray = list(base.rglob(".shieldd-*"))
         assert not stray, f"{stray}: {where}"
         if outcome == "done" and act in ("seal", "quarantine", "many"):
             assert sealed[b"a.dcm"], where

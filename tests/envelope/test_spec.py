@@ -45,9 +45,7 @@ def test_the_core_opens_the_worked_example(tmp_path: Path) -> None:
     root = os.open(tmp_path, os.O_RDONLY)
     w = example.WRITER
     with native.Keyring() as ring, (tmp_path / "out").open("wb") as out:
-        ring.add(
-            key_id=w.key_id, version=w.version, purpose=native.Purpose.FILES, key=bytearray(w.kek), seals=True
-        )
+        ring.add(key_id=w.key_id, version=w.version, purpose=native.Purpose.FILES, key=bytearray(w.kek), seals=True)
         native.open_stream(root, b"x.shield", ring, out.fileno())
         assert native.verify(root, b"x.shield", ring).metadata.path == b"ward/scan.dcm"
     os.close(root)

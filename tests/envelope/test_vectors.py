@@ -22,7 +22,8 @@ WANTED = {
     "one-chunk-and-a-byte", "trailing-byte", "oversize-metadata", "metadata-non-canonical", "two-keys",
 }  # fmt: skip
 LAYERS = {
-    "magic", "slot", "crc", "suite", "recipient", "header-mac", "commitment", "metadata", "chunk", "truncated", "trailing",
+    "magic", "slot", "crc", "suite", "recipient", "header-mac", "commitment", "metadata", "chunk", "truncated",
+    "trailing",
 }  # fmt: skip
 
 

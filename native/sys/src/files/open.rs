@@ -98,7 +98,8 @@ pub fn open_beneath(
     path: &[u8],
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // No O_NOFOLLOW: with it a link in a directory's place is told as "not a directory"; SAFE refuses links by name.
+    let flags = flags | OFlags::CLOEXEC;
     for _ in 0..RACES {
         match openat2(root, path, flags, Mode::empty(), SAFE) {
             Err(Errno::AGAIN | Errno::INTR) => {}
