@@ -78,7 +78,14 @@ def plan(seed: int) -> tuple[Drop, ...]:
     )
 
 
-def drop(tree: ScratchTree, drops: tuple[Drop, ...]) -> None:
-    """Writes the drops, in directories that everybody may enter."""
+def make_room(tree: ScratchTree, drops: tuple[Drop, ...]) -> None:
+    """Makes the directories that the drops will land in: inbox, invoice folder and web root are there long before."""
     for one in drops:
-        tree.write(one.path, one.data, one.mode, directory_mode=0o755)
+        with tree.directory(one.path.rpartition(b"/")[0], make=0o755):
+            continue
+
+
+def drop(tree: ScratchTree, drops: tuple[Drop, ...]) -> None:
+    """Writes the drops."""
+    for one in drops:
+        tree.write(one.path, one.data, one.mode)

@@ -86,11 +86,13 @@ def rehearse(daemon: Daemon, orders: Orders, say: Callable[[str], None]) -> Repo
     with armed(orders.tool) as tool, _scratch(parent, keep=orders.keep) as tree:
         root = os.fsencode(tree.path)
         say(f"laying out {orders.files} files in {tree.path}")
+        planned = drops.plan(orders.seed)
+        drops.make_room(tree, planned)
         ledger = lay_out(tree, orders.files, orders.seed)
         say("waiting until the daemon has seen them")
         _fence(tree, daemon, "laid-out")
         say(f"attacking with {tool.name}")
-        fought = _attack(tree, daemon, tool, ledger, orders.seed)
+        fought = _attack(tree, daemon, tool, ledger, planned)
         _fence(tree, daemon, "attacked")
         say("waiting for the drops to be taken")
         _wait_for_drops(daemon, tree, fought.drops)
@@ -163,9 +165,10 @@ class _Fought:
     dropped_ns: int
 
 
-def _attack(tree: ScratchTree, daemon: Daemon, tool: Armed, ledger: tuple[CorpusFile, ...], seed: int) -> _Fought:
+def _attack(
+    tree: ScratchTree, daemon: Daemon, tool: Armed, ledger: tuple[CorpusFile, ...], planned: tuple[drops.Drop, ...]
+) -> _Fought:
     """Lets the attacker loose, drops the rest beside it, and ends it once the daemon has decided."""
-    planned = drops.plan(seed)
     offset_ns = time.time_ns() - time.monotonic_ns()  # the attacker reports monotonic times, the daemon wall clock
     listening = daemon.listen(os.fsencode(tree.path), time.time_ns())
     attacker = Attacker(tree, tool, sorted(entry.path for entry in ledger))

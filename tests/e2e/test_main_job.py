@@ -56,7 +56,7 @@ def test_eicar_goes_to_quarantine_and_comes_back_where_asked(daemon: Running, gr
     assert not path.exists() and item["original"] == str(path) and item["size"] == len(EICAR)
     back = ground / "tree" / "evidence"
     back.mkdir()
-    daemon.ctl("quarantine", "restore", item["id"], "--to", back)
+    daemon.ctl("quarantine", "restore", item["id"], "--to", back, "--yes")
     assert (back / "eicar.com").read_bytes() == EICAR
     daemon.fence()
     assert (back / "eicar.com").exists(), "what a person brought back stays"
@@ -67,6 +67,7 @@ def test_an_exposed_export_is_sealed_and_opens(daemon: Running) -> None:
     export = drops.plan(3)[2]
     path = daemon.tree / "www" / "patients.csv"
     path.parent.mkdir(mode=0o755)
+    daemon.fence()
     path.write_bytes(export.data)
     path.chmod(0o644)
     sealed = until("the export sealed", lambda: daemon.sealed(path.parent))[0]
@@ -80,7 +81,7 @@ def test_a_drill_is_passed_and_leaves_nothing(daemon: Running) -> None:
     done = daemon.ctl("drill", "--files", "150", "--seed", "5", "--json", expect=None)
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)
-    assert done.returncode == 0, report
+    assert done.returncode == 0, done.stdout
     attack, files = report["attack"], report["files"]
     assert report["schema"] == "drill/1" and report["passed"]
     assert attack["decided"] and not attack["finished"] and attack["tool"] == "openssl"
