@@ -195,7 +195,7 @@ class Guard:
                 now_ns=now_ns,
                 mono_ns=mono_ns,
             )
-            judged = self._judge(seen, wish, scored=bool(scores))
+            judged = self._judge(seen, wish, scores)
             if judged.action is Action.ALLOW and judged.verdict in (Verdict.PASSED, Verdict.ALONE):
                 continue
             if self.policy is not None and wish is not Action.ALLOW and scores and explained < EXPLAIN_LIMIT:
@@ -210,7 +210,8 @@ class Guard:
         removed = event["kind"] == Kind.DELETE and seen[self._column["bad_pairs_10s"]] < 0.5
         return self.losses.add(event, batch.facts[row], of_content=not removed)
 
-    def _judge(self, row: _Row, wish: Action, *, scored: bool) -> _Judgement:
+    def _judge(self, row: _Row, wish: Action, scores: tuple[float, ...]) -> _Judgement:
+        scored = bool(scores)
         judged = _Judgement(wish, Verdict.PASSED if scored else Verdict.ALONE)
         self._ground(judged, row)
         self._hard_rules(judged, row, Verdict.RAISED if scored else Verdict.ALONE)
@@ -222,6 +223,8 @@ class Guard:
                 judged.lower_to(Action.ALERT, "mode", f"the tree is in mode {self.rules.mode(row.tree)}")
             if judged.action > Action.ALERT:
                 self._limit(judged, row)
+            if judged.rule == "contained":
+                self._beside(judged, row, scores)
             if judged.action is not asked and judged.rule != "trust":
                 judged.severity = Severity(max(int(_SEVERITY[asked]) - 1, int(Severity.MEDIUM)))
         return judged
@@ -282,6 +285,23 @@ class Guard:
             and (not x.until_ns or row.now_ns < x.until_ns)
             for x in self.rules.trust
         )
+
+    def _beside(self, judged: _Judgement, row: _Row, scores: tuple[float, ...]) -> None:
+        """The actor is contained already: what the policy would do with the file itself still holds.
+
+        Where the actor is a whole tree, everybody's drops and exports come in its name while an attack is on.
+        """
+        for action in sorted((Action.SEAL, Action.QUARANTINE), key=lambda x: -scores[x] if scores else 0.0):
+            if not scores or scores[action] <= scores[Action.ALLOW]:
+                continue
+            second = _Judgement(action, Verdict.PASSED)
+            self._ground(second, row)
+            if second.action is action:
+                self._limit(second, row)
+            if second.action is action:
+                text = f"the policy's next choice for this file is {action.name.lower()}"
+                judged.raise_to(action, "beside-contained", text, Verdict.LOWERED)
+                return
 
     def _limit(self, judged: _Judgement, row: _Row) -> None:
         """Contain an actor once, and do no more of anything destructive than the window allows."""
