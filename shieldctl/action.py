@@ -15,12 +15,15 @@ from shieldd.errors import CODES
 OUTCOMES: Final = ("done", "failed", "skipped", "pending")
 
 
-def run(streams: Iterable[Iterator[Json]], screen: Screen, verb: str, *, dry_run: bool) -> int:
+def run(
+    streams: Iterable[Iterator[Json]], screen: Screen, verb: str, *, dry_run: bool = False, quiet: bool = False
+) -> int:
     """Show the lines of one or more long actions and return the exit status.
 
     Args:
         streams: one per request; the next is asked only when the one before has ended.
         verb: past participle for the summary ("sealed").
+        quiet: show only what failed or was skipped.
 
     Returns:
         0 when nothing failed; the error's own exit status when all failures share one; else 1.
@@ -38,9 +41,10 @@ def run(streams: Iterable[Iterator[Json]], screen: Screen, verb: str, *, dry_run
                     if line["outcome"] == "failed":
                         entry = CODES.get(line["code"])
                         exits.add(entry.exit if entry else 1)
-                    if screen.as_json:
+                    shown = not (quiet and line["outcome"] == "done")
+                    if shown and screen.as_json:
                         items.append({key: value for key, value in line.items() if key != "type"})
-                    else:
+                    elif shown:
                         _show(line, screen)
                     advance(0, 1)
     if screen.as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,7 @@ from shieldctl import options as o
 from shieldctl.render import Screen, cell, size, write_bytes
 from shieldd.errors import CODES, ShieldError
 
+FINDINGS: Final = 6
 Paths = Annotated[list[str], typer.Argument(help="Files.", metavar="PATH…", show_default=False)]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="For a directory, every regular file below it.")]
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command("open")(open_)
     group.command("cat")(cat)
     group.command("status")(status)
+    group.command("verify")(verify)
     group.command("list")(list_)
     app.add_typer(group, name="files")
 
@@ -94,6 +96,26 @@ def status(
         raise typer.Exit(6)
     if codes:
         raise typer.Exit(max(CODES[code].exit if code in CODES else 1 for code in codes))
+
+
+def verify(
+    context: typer.Context,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Sealed files.", metavar="[PATH…]", show_default=False)
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All of the inventory and of the quarantine.")] = False,
+    recursive: Recursive = False,
+    json: o.Json = False,
+) -> None:
+    """Check every byte of sealed files. Shows what does not hold; exit status 6 when something does not."""
+    if bool(paths) == everything:
+        raise ShieldError("cli.usage", "name files, or say --all", hint="shieldctl files verify --help")
+    rest = {"recursive": recursive}
+    portions = [[]] if everything else o.bodies(paths or [])
+    streams = (o.client(context).act("/v1/files/verify", {"paths": part, **rest}) for part in portions)
+    status = action.run(streams, Screen(as_json=json), "verified", quiet=True)
+    raise typer.Exit(FINDINGS if status else 0)
 
 
 def _print(items: list[dict[str, Any]], screen: Screen) -> None:

@@ -55,6 +55,7 @@ def rotate(
     purpose: Purpose = None,
     due: Annotated[bool, typer.Option("--due", help="Only where one is due by age or use.")] = False,
     dry_run: o.DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Taken for scripts; nothing is asked.")] = False,
     json: o.Json = False,
 ) -> None:
     """Make new key versions. What was sealed before still opens."""

@@ -16,7 +16,7 @@ import typer
 from shieldctl.app import build
 
 #: What an option or argument takes, by its metavar: files are completed by the shell.
-FILES: Final = ("PATH", "PATH…", "DIR", "[FILE]")
+FILES: Final = ("PATH", "PATH…", "DIR", "[FILE]", "[PATH…]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,13 @@ _shieldctl() {
             compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return
         fi
         COMPREPLY=($(compgen -W "-r --recursive --verify --json -h --help" -- "$current")) ;;
+    " files verify"*)
+        case "$previous" in
+        esac
+        if [[ "$current" != -* ]]; then
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return
+        fi
+        COMPREPLY=($(compgen -W "--all -r --recursive --json -h --help" -- "$current")) ;;
     " files list"*)
         case "$previous" in
         --under)
@@ -109,7 +116,7 @@ _shieldctl() {
         --purpose)
             COMPREPLY=($(compgen -W "files quarantine preserve audit" -- "$current")); return ;;
         esac
-        COMPREPLY=($(compgen -W "--purpose --due --dry-run --json -h --help" -- "$current")) ;;
+        COMPREPLY=($(compgen -W "--purpose --due --dry-run -y --yes --json -h --help" -- "$current")) ;;
     " keys rewrap"*)
         case "$previous" in
         --purpose)
@@ -194,7 +201,7 @@ _shieldctl() {
     " files")
         case "$previous" in
         esac
-        COMPREPLY=($(compgen -W "seal open cat status list -h --help" -- "$current")) ;;
+        COMPREPLY=($(compgen -W "seal open cat status verify list -h --help" -- "$current")) ;;
     " quarantine")
         case "$previous" in
         esac

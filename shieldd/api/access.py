@@ -28,6 +28,7 @@ class Permission(StrEnum):
     THREATS_RESOLVE = "threats.resolve"
     THREATS_ANALYZE = "threats.analyze"
     FILES_READ = "files.read"
+    FILES_VERIFY = "files.verify"
     FILES_SEAL = "files.seal"
     FILES_OPEN = "files.open"
     FILES_CONTENT = "files.content"

@@ -5,8 +5,8 @@ Failures are `ShieldError` with a code of the table: `api.not-found` for an id t
 not unique), `file.outside` for a path in no guarded tree, and so on. Permission has been checked by then: `caller`
 is for the record (who asked), not for a decision.
 
-Streams of results (`files_seal`, `files_open`, `quarantine_add`, `keys_rewrap`) are iterators: first one `Begun`, then
-a `FileDone` per file as it is done; a file that fails is a `FileDone` with its code, not an exception. The API closes
+Streams of results (every method that gives a `LongAction`) are iterators: first one `Begun`, then a `FileDone` per
+file as it is done; a file that fails is a `FileDone` with its code, not an exception. The API closes
 the iterator (`close()`) when the caller has gone: the file in hand is finished, the rest is left as it is.
 
 Subscriptions: `subscribe_*` takes a `deliver` that never blocks and never raises; the engine calls it from any thread
@@ -61,6 +61,7 @@ class Engine(Protocol):
     # sealed files
     def files(self, query: r.FilesQuery) -> a.SealedFiles: ...
     def files_status(self, request: r.FilesStatus) -> a.FileStatuses: ...
+    def files_verify(self, request: r.VerifyFiles) -> LongAction: ...
     def files_seal(self, caller: Caller, request: r.SealFiles) -> LongAction: ...
     def files_open(self, caller: Caller, request: r.OpenFiles) -> LongAction: ...
 

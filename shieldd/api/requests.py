@@ -165,6 +165,13 @@ class FilesStatus(Paths):
     verify: bool = False
 
 
+class VerifyFiles(Request):
+    """Read sealed files to the end and check every byte; without paths, all of the inventory and the quarantine."""
+
+    paths: Annotated[tuple[AbsPath, ...], Field(max_length=PATHS_MAX)] = ()
+    recursive: bool = False
+
+
 class OnePath(Request):
     """One file."""
 

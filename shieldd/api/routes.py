@@ -107,6 +107,16 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         POST,
+        "/v1/files/verify",
+        P.FILES_VERIFY,
+        r.VerifyFiles,
+        a.FileDone,
+        "Check every byte of sealed files",
+        lambda e, c, q: e.files_verify(q),
+        Shape.ACTION,
+    ),
+    Route(
+        POST,
         "/v1/files/seal",
         P.FILES_SEAL,
         r.SealFiles,

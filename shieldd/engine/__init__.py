@@ -14,6 +14,7 @@ from shieldd.engine.policies import config_answer, config_check, evaluate, polic
 from shieldd.engine.status import Status
 from shieldd.engine.threats import Threats
 from shieldd.engine.vault import Rewrapping, Vault
+from shieldd.engine.verification import Verification
 
 __all__ = ["Parts", "RunningEngine", "Snapshot"]
 
@@ -29,6 +30,7 @@ class RunningEngine:
         self._vault = Vault(parts)
         self._keys = KeyRoom(parts)
         self._rewrapping = Rewrapping(parts)
+        self._verification = Verification(parts)
 
     # the daemon itself
     def health(self) -> a.HealthAnswer:
@@ -78,6 +80,9 @@ class RunningEngine:
 
     def files_status(self, request: r.FilesStatus) -> a.FileStatuses:
         return self._files.status(request)
+
+    def files_verify(self, request: r.VerifyFiles) -> LongAction:
+        return self._verification.run(request)
 
     def files_seal(self, caller: Caller, request: r.SealFiles) -> LongAction:
         return self._files.seal(caller, request)

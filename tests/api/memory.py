@@ -323,6 +323,18 @@ class MemoryEngine:
             reason="content was tampered with" if code == "envelope.chunk" else "",
         )
 
+    def files_verify(self, request: r.VerifyFiles) -> LongAction:
+        paths = request.paths or tuple(sorted(name for name in self.contents if name.endswith(b".shield")))
+        return self._run(paths, self._verify_one, dry_run=False)
+
+    def _verify_one(self, path: bytes, dry_run: bool) -> tuple[bytes, str]:
+        found = self._status(path, verify=True)
+        if found.code:
+            raise ShieldError(found.code)
+        if found.state != "sealed":
+            raise ShieldError("envelope.magic")
+        return path, ""
+
     def files_seal(self, caller: Caller, request: r.SealFiles) -> LongAction:
         return self._each(caller, request.paths, self._seal_one, dry_run=request.dry_run)
 

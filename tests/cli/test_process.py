@@ -260,10 +260,10 @@ def test_wait_gives_up(shell: Shell) -> None:
     "line",
     [
         "status", "doctor", "ping", "events", "events -f", "alerts", "threats list", "threats show i1",
-        "threats explain i1", "threats resolve i1 --verdict benign", "threats analyze /x", "files seal /x", "files open /x", "files cat /x",
-        "files status /x", "files list", "quarantine list", "quarantine show q1", "quarantine add /x",
-        "quarantine restore q1", "quarantine purge q1", "keys list", "keys rotate", "keys rewrap", "keys providers",
-        "policy show", "policy evaluate", "config show",
+        "threats explain i1", "threats resolve i1 --verdict benign", "threats analyze /x", "files seal /x",
+        "files open /x", "files cat /x", "files verify --all", "files status /x", "files list", "quarantine list",
+        "quarantine show q1", "quarantine add /x", "quarantine restore q1", "quarantine purge q1", "keys list",
+        "keys rotate", "keys rewrap", "keys providers", "policy show", "policy evaluate", "config show",
     ],
 )  # fmt: skip
 def test_every_command_ends_with_3_without_a_daemon(tmp_path: Path, line: str) -> None:
