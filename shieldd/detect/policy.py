@@ -89,12 +89,14 @@ class Policy:
         """
         if not len(observations):
             return np.empty((0, len(Action)), np.float32)
+        rows = np.ascontiguousarray(observations, np.float32)
         try:
-            logits: np.ndarray = self._session.run(
-                ["logits"], {INPUT_NAME: np.ascontiguousarray(observations, np.float32)}
-            )[0]
+            logits: np.ndarray = self._session.run(["logits"], {INPUT_NAME: rows})[0]
         except _RUNTIME_ERRORS as error:
             raise ShieldError("policy.output", "inference runtime failed") from error
+        unusable = ~np.isfinite(rows).all(axis=1)
+        if unusable.any():  # clipping inside the graph would turn them into numbers again
+            logits[unusable] = np.nan
         return logits
 
     def explain(self, row: np.ndarray, action: Action, *, top: int = 5) -> tuple[Reason, ...]:

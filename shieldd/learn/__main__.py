@@ -1,9 +1,11 @@
-"""`python -m shieldd.learn train|evaluate|sign`: makes, measures and signs policies."""
+"""`python -m shieldd.learn train|evaluate|rehearse|sign`: makes, measures, tries and signs policies."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -15,15 +17,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shieldd.detect.manifest import KEY_NAME, MANIFEST_NAME, read_key, sign
 from shieldd.detect.policy import Policy
-from shieldd.learn import attacks, benign, export, regression
-from shieldd.learn.card import Card, draw_curve, write_card
-from shieldd.learn.evaluate import BASELINES, Judge, Result, by_family, evaluate, scorer
+from shieldd.learn import attacks, benign, benign_held_out, export, regression, rehearsal, scenarios
+from shieldd.learn.card import LIMITS_HEADING, REAL_TOOLS_HEADING, Card, draw_curve, write_card
+from shieldd.learn.evaluate import BASELINES, Judge, Result, by_family, evaluate, guarded, scorer
 from shieldd.learn.simulator import HELD_OUT, TRAINED, Episode, Families, simulate
 from shieldd.learn.trainer import Settings, train
 from shieldd.learn.world import Truth
 from shieldd.native.observe import schema
 
-MIXED = Families({**attacks.TRAINED, **attacks.HELD_OUT}, {**benign.TRAINED, **benign.HELD_OUT})
+MIXED = Families({**attacks.TRAINED, **attacks.HELD_OUT}, {**benign.TRAINED, **benign_held_out.HELD_OUT})
 REAL_TOOLS = "REAL_TOOLS.md"
 NO_REAL_TOOLS = "Not run yet for this version."
 
@@ -113,7 +115,12 @@ def measure(
     episodes: list[Episode], policy: Judge, linear: Judge, seed: int, trials: int
 ) -> tuple[dict[str, dict[str, Result]], dict[str, Result]]:
     """Tables of judges on fresh episodes, and the policy on each held-out family."""
-    judges = {"policy": policy, "logistic regression": linear, **BASELINES}
+    judges = {
+        "policy": policy,
+        "policy under the guard's rule": guarded(policy),
+        "logistic regression": linear,
+        **BASELINES,
+    }
     fresh = simulate(generator(seed, 2), TRAINED, trials)
     unseen = simulate(generator(seed, 3), HELD_OUT, trials)
     tables = {
@@ -138,6 +145,21 @@ def run_evaluation(arguments: argparse.Namespace) -> int:
                 f"quarantine {result.quarantined.rate:.1%} seal {result.sealed.rate:.1%} "
                 f"lost {result.lost_at(50):.0f}/{result.lost_at(95):.0f}"
             )
+    return 0
+
+
+def run_rehearsal(arguments: argparse.Namespace) -> int:
+    """Let real programs work in scratch trees; write what came of it beside the policy."""
+    policy = Policy.load(arguments.policy, schema(), read_key(arguments.policy / KEY_NAME))
+    outcomes = rehearsal.rehearse(policy, [*scenarios.ATTACKS, *scenarios.BENIGN], say)
+    text = rehearsal.report(
+        outcomes, policy.version, f"Linux {platform.release().split('-')[0]}, {os.cpu_count()} cores"
+    )
+    (arguments.policy / REAL_TOOLS).write_text(text, "utf-8")
+    card = arguments.policy / "MODEL_CARD.md"
+    before, rest = card.read_text("utf-8").split(REAL_TOOLS_HEADING, 1)
+    after = rest[rest.index(LIMITS_HEADING) :]
+    card.write_text(before + REAL_TOOLS_HEADING + "\n" + text + "\n" + after, "utf-8")
     return 0
 
 
@@ -181,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     training.add_argument("--seed", type=int, default=7)
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--episodes", type=int, default=4000)
-    training.add_argument("--steps", type=int, default=1500)
+    training.add_argument("--steps", type=int, default=1600)
     training.add_argument("--trials", type=int, default=1200)
     training.add_argument("--key", type=Path, help="Ed25519 private key, PEM; without it one is made and forgotten")
     training.add_argument("--commit", default="", help="recorded as the training commit")
@@ -191,6 +213,11 @@ def main(argv: list[str] | None = None) -> int:
     measuring.add_argument("--seed", type=int, default=1007)
     measuring.add_argument("--trials", type=int, default=600)
     measuring.set_defaults(run=run_evaluation)
+    rehearsing = commands.add_parser(
+        "rehearse", help="real programs in scratch trees, judged; the card gets the result"
+    )
+    rehearsing.add_argument("--policy", type=Path, required=True)
+    rehearsing.set_defaults(run=run_rehearsal)
     signing = commands.add_parser("sign", help="sign an existing policy with a site's key")
     signing.add_argument("--policy", type=Path, required=True)
     signing.add_argument("--key", type=Path, required=True)

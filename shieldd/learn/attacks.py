@@ -192,7 +192,7 @@ def archive_then_delete(world: World, rng: Generator) -> Iterator[float]:
     if not paths:
         return
     size = sum(world.files[p].content.size for p in paths if p in world.files)
-    world.create(world.fresh(paths[0].directory, "zip"), encrypted(rng, size, declares=True), Truth.DOUBTFUL)
+    world.create(world.fresh(paths[0].directory, "zip"), encrypted(rng, size, declares=True))
     pace = float(10 ** rng.uniform(-3, -1))
     for path in paths:
         yield float(rng.exponential(pace))
@@ -240,7 +240,7 @@ def export_carelessly(world: World, rng: Generator) -> Iterator[float]:
         kind = ("csv", "csv", "text", "json", "hl7", "dicom")[int(rng.integers(6))]
         content = plain(rng, kind, phi=True)
         mode = (0o100644, 0o100666, 0o100777)[int(rng.integers(3))]
-        if kind in ("dicom", "hl7"):
+        if kind in ("dicom", "hl7", "json"):
             mode |= 0o002  # readable alone is how some trees keep these
         world.create(world.fresh(int(rng.integers(6)), FORMATS[kind].extension), content, Truth.EXPOSURE, mode=mode)
         yield float(rng.exponential(3.0))

@@ -12,13 +12,13 @@ from shieldd.learn.world import File, Path, Truth, World
 from shieldd.model.event import FactFlag
 
 
-def _some(world: World, rng: Generator, most: int) -> list[Path]:
+def some_files(world: World, rng: Generator, most: int) -> list[Path]:
     paths = list(world.files)
     rng.shuffle(paths)
     return paths[: int(rng.integers(1, most + 1))]
 
 
-def _pace(rng: Generator, low: float = -3.0, high: float = 0.3) -> float:
+def pace_of(rng: Generator, low: float = -3.0, high: float = 0.3) -> float:
     return float(10 ** rng.uniform(low, high))
 
 
@@ -28,7 +28,7 @@ def _phi_kind(rng: Generator) -> str:
 
 def editors(world: World, rng: Generator) -> Iterator[float]:
     """People save documents: in place, or to a temporary file that is renamed over it; backups, lock files."""
-    for path in _some(world, rng, 12):
+    for path in some_files(world, rng, 12):
         if path not in world.files:
             continue
         old = world.files[path].content
@@ -67,7 +67,7 @@ def editors(world: World, rng: Generator) -> Iterator[float]:
 
 def synchronise(world: World, rng: Generator) -> Iterator[float]:
     """rsync, syncthing: hidden temporary names renamed into place; new files, updates, some deletions."""
-    pace, deletes = _pace(rng, -3, -1), rng.random() < 0.4
+    pace, deletes = pace_of(rng, -3, -1), rng.random() < 0.4
     for _ in range(int(rng.integers(5, 60))):
         if world.files and rng.random() < 0.4:
             path = list(world.files)[int(rng.integers(len(world.files)))]
@@ -83,14 +83,14 @@ def synchronise(world: World, rng: Generator) -> Iterator[float]:
         world.rename(new, path, similarity=kept if kept >= 0 else 1.0)
         yield float(rng.exponential(pace))
     if deletes:
-        for path in _some(world, rng, 6):
+        for path in some_files(world, rng, 6):
             world.delete(path)
             yield float(rng.exponential(pace))
 
 
 def extract(world: World, rng: Generator) -> Iterator[float]:
     """tar x, unzip, cp -r: many new files, each written once."""
-    pace = _pace(rng, -4, -1.3)
+    pace = pace_of(rng, -4, -1.3)
     for _ in range(int(rng.integers(10, 80))):
         kind = _phi_kind(rng) if rng.random() < 0.85 else ("source", "script", "blob", "elf")[int(rng.integers(4))]
         path = world.fresh(int(rng.integers(12)), FORMATS[kind].extension)
@@ -100,10 +100,10 @@ def extract(world: World, rng: Generator) -> Iterator[float]:
 
 def compress(world: World, rng: Generator) -> Iterator[float]:
     """gzip -r, zstd --rm, xz: the compressed file beside the original, which then goes; or many into one archive."""
-    pace = _pace(rng, -2.5, 0)
+    pace = pace_of(rng, -2.5, 0)
     kind = ("gzip", "xz", "zstd")[int(rng.integers(3))]
     proved = rng.random() < 0.8  # whether the inspector could decode it
-    for path in _some(world, rng, 50):
+    for path in some_files(world, rng, 50):
         if path not in world.files:
             continue
         old = world.files[path].content
@@ -121,7 +121,7 @@ def compress(world: World, rng: Generator) -> Iterator[float]:
 def back_up(world: World, rng: Generator) -> Iterator[float]:
     """Archives or repositories of chunks, encrypted or not; nothing else is touched but old backups."""
     secret, chunks = rng.random() < 0.5, int(rng.integers(1, 60))
-    pace = _pace(rng, -2.5, 0)
+    pace = pace_of(rng, -2.5, 0)
     made: list[Path] = []
     for _ in range(chunks):
         kind = ("tar", "gzip", "zstd", "zip")[int(rng.integers(4))]
@@ -148,7 +148,7 @@ def back_up(world: World, rng: Generator) -> Iterator[float]:
 
 def ingest(world: World, rng: Generator) -> Iterator[float]:
     """A modality or an interface engine delivers: DICOM, HL7, FHIR, at the mode that this tree always uses."""
-    pace = _pace(rng, -2.3, 0.5)
+    pace = pace_of(rng, -2.3, 0.5)
     kind = ("dicom", "hl7", "json")[int(rng.integers(3))]
     staged = rng.random() < 0.5
     mode = 0o100644 if world.open_tree else 0o100640
@@ -193,7 +193,7 @@ def database(world: World, rng: Generator) -> Iterator[float]:
     path = Path(31, 7_100_000, "db")
     world.files[path] = File(plain(rng, "sqlite", phi=True), 0o100640, 12_000, known=True)
     journal = Path(31, 7_100_000, "db", "-journal")
-    pace = _pace(rng, -2, 0.7)
+    pace = pace_of(rng, -2, 0.7)
     for _ in range(int(rng.integers(4, 40))):
         if rng.random() < 0.7:
             world.create(journal, plain(rng, "blob", size=int(rng.integers(512, 65536))))
@@ -207,8 +207,8 @@ def database(world: World, rng: Generator) -> Iterator[float]:
 
 def rename_many(world: World, rng: Generator) -> Iterator[float]:
     """Somebody tidies up: many names change, sometimes the extension's case or kind."""
-    pace, extension = _pace(rng, -3, 0), rng.random() < 0.4
-    for path in _some(world, rng, 60):
+    pace, extension = pace_of(rng, -3, 0), rng.random() < 0.4
+    for path in some_files(world, rng, 60):
         if path not in world.files:
             continue
         new = Path(path.directory, path.stem + 4_000_000, path.extension.upper() if extension else path.extension)
@@ -219,8 +219,8 @@ def rename_many(world: World, rng: Generator) -> Iterator[float]:
 
 def purge(world: World, rng: Generator) -> Iterator[float]:
     """Retention: what is old goes. From the events alone it could be an intruder's rm: a person should look."""
-    pace = _pace(rng, -3.5, 0)
-    for number, path in enumerate(_some(world, rng, 80)):
+    pace = pace_of(rng, -3.5, 0)
+    for number, path in enumerate(some_files(world, rng, 80)):
         if path in world.files:
             world.delete(path, Truth.DOUBTFUL if number >= 20 and pace < 0.2 else Truth.BENIGN)
         yield float(rng.exponential(pace))
@@ -228,7 +228,7 @@ def purge(world: World, rng: Generator) -> Iterator[float]:
 
 def check_out(world: World, rng: Generator) -> Iterator[float]:
     """git checkout: sources replaced by other versions, some deleted, index through a lock file; scripts among them."""
-    pace = _pace(rng, -4, -2)
+    pace = pace_of(rng, -4, -2)
     for number in range(int(rng.integers(5, 50))):
         kind = "source" if rng.random() < 0.8 else "script"
         path = Path(32 + number % 6, 7_200_000 + number, FORMATS[kind].extension)
@@ -251,7 +251,7 @@ def check_out(world: World, rng: Generator) -> Iterator[float]:
 
 def build(world: World, rng: Generator) -> Iterator[float]:
     """A compiler: objects and programs made, overwritten, deleted."""
-    pace = _pace(rng, -3, -0.5)
+    pace = pace_of(rng, -3, -0.5)
     for number in range(int(rng.integers(5, 50))):
         path = Path(39, 7_300_000 + number, "")
         scratch = Path(39, 7_350_000 + number, "s", ".tmp")
@@ -280,13 +280,33 @@ def keep_secrets(world: World, rng: Generator) -> Iterator[float]:
             if beside not in world.files:
                 size = world.files[path].content.size
                 world.create(beside, encrypted(rng, size, declares=True))
+                if rng.random() < 0.4:  # a person who then deletes the original should be asked, not stopped
+                    yield float(rng.exponential(1.0))
+                    world.delete(path, Truth.DOUBTFUL)
         yield float(rng.exponential(5.0))
+
+
+def scratch(world: World, rng: Generator) -> Iterator[float]:
+    """Pieces of no known kind, made and soon deleted by their maker: split and join, spools, caches."""
+    pace, stem = pace_of(rng, -3.5, -1), 7_600_000 + int(rng.integers(1000))
+    made = []
+    size = int(2 ** rng.uniform(10, 20))
+    for number in range(int(rng.integers(3, 30))):
+        path = Path(34, stem + (number if rng.random() < 0.5 else 0), "", f".{number:02}")
+        world.create(
+            path, replace(plain(rng, "blob", size=size) if rng.random() < 0.5 else encrypted(rng, size), flags=0)
+        )
+        made.append(path)
+        yield float(rng.exponential(pace))
+    for path in made:
+        world.delete(path)
+        yield float(rng.exponential(pace))
 
 
 def open_up(world: World, rng: Generator) -> Iterator[float]:
     """Modes and owners set anew over a tree; nothing of it patient data that was closed before."""
-    pace = _pace(rng, -3.5, -1)
-    for path in _some(world, rng, 60):
+    pace = pace_of(rng, -3.5, -1)
+    for path in some_files(world, rng, 60):
         file = world.files.get(path)
         if file is None:
             continue
@@ -296,7 +316,7 @@ def open_up(world: World, rng: Generator) -> Iterator[float]:
 
 def one_accident(world: World, rng: Generator) -> Iterator[float]:
     """A person spoils a file or two: truncated, saved as another kind, a few deleted. Not worth stopping anybody."""
-    for path in _some(world, rng, 2):
+    for path in some_files(world, rng, 2):
         if path not in world.files:
             continue
         old = world.files[path].content
@@ -308,74 +328,6 @@ def one_accident(world: World, rng: Generator) -> Iterator[float]:
             world.delete(path)
         yield float(rng.exponential(10.0))
 
-
-def recompress(world: World, rng: Generator) -> Iterator[float]:
-    """Images and documents rewritten by another encoder, in place: all bytes differ, the kind stays and parses."""
-    pace = _pace(rng, -2, 0)
-    for path in _some(world, rng, 40):
-        if path not in world.files:
-            continue
-        old = world.files[path].content
-        kind = old.format if old.format in FORMATS else "jpeg"
-        if kind != old.format:
-            continue
-        new = plain(rng, kind, size=max(int(old.size * rng.uniform(0.4, 1.1)), 64))
-        world.write(
-            path, replace(new, flags=new.flags | old.flags & int(_STRUCTURE)), similarity=float(rng.uniform(0, 0.15))
-        )
-        yield float(rng.exponential(pace))
-
-
-def deidentify(world: World, rng: Generator) -> Iterator[float]:
-    """Patient tags removed from DICOM in place, or a cleaned copy renamed over."""
-    pace = _pace(rng, -2, -0.5)
-    paths = [path for path, file in world.files.items() if file.content.format == "dicom"]
-    for path in paths[: int(rng.integers(1, 50))]:
-        old = world.files[path].content
-        new = replace(edited(rng, old), flags=old.flags & ~int(FactFlag.PHI_DICOM))
-        if rng.random() < 0.5:
-            world.write(path, new, similarity=float(rng.uniform(0.3, 0.95)))
-        else:
-            temporary = Path(path.directory, path.stem, path.extension, ".tmp")
-            world.create(temporary, new)
-            yield 0.002
-            world.rename(temporary, path, similarity=float(rng.uniform(0.3, 0.95)))
-        yield float(rng.exponential(pace))
-
-
-def upgrade(world: World, rng: Generator) -> Iterator[float]:
-    """A package manager: x.new renamed over x, programs and scripts among the files, old ones removed."""
-    pace = _pace(rng, -3.5, -1.5)
-    for number in range(int(rng.integers(5, 60))):
-        kind = ("elf", "script", "source", "text", "gzip", "blob")[int(rng.integers(6))]
-        path = Path(33 + number % 5, 7_500_000 + number, FORMATS[kind].extension)
-        exists = rng.random() < 0.6
-        if exists:
-            world.files[path] = File(plain(rng, kind), 0o100755, 15_000 + number, known=True)
-        new = Path(path.directory, path.stem, path.extension, ".dpkg-new")
-        world.create(new, plain(rng, kind), mode=0o100755 if kind in ("elf", "script") else 0o100644)
-        yield 0.001
-        world.rename(new, path, similarity=float(rng.uniform(0.0, 0.9)) if exists else 1.0)
-        yield float(rng.exponential(pace))
-
-
-def restore(world: World, rng: Generator) -> Iterator[float]:
-    """Files come back from an archive over what stands there, old versions over new ones."""
-    pace = _pace(rng, -3.5, -1)
-    for path in _some(world, rng, 60):
-        if path not in world.files:
-            continue
-        old = world.files[path].content
-        if rng.random() < 0.5:
-            world.delete(path)
-            yield 0.0003
-            world.create(path, edited(rng, old))
-        else:
-            world.write(path, edited(rng, old), similarity=float(rng.uniform(0.3, 1.0)))
-        yield float(rng.exponential(pace))
-
-
-_STRUCTURE: Final = FactFlag.MAGIC_KNOWN | FactFlag.STRUCTURE_OK | FactFlag.TAIL_OK
 
 TRAINED: Final[dict[str, Family]] = {
     "editors": editors,
@@ -391,12 +343,7 @@ TRAINED: Final[dict[str, Family]] = {
     "check_out": check_out,
     "build": build,
     "keep_secrets": keep_secrets,
+    "scratch": scratch,
     "open_up": open_up,
     "one_accident": one_accident,
-}
-HELD_OUT: Final[dict[str, Family]] = {
-    "recompress": recompress,
-    "deidentify": deidentify,
-    "upgrade": upgrade,
-    "restore": restore,
 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from shieldd.learn.evaluate import Result
 
+REAL_TOOLS_HEADING: Final = "## Real tools"
+LIMITS_HEADING: Final = "## Limits"
 Curve = Sequence[tuple[int, float, float]]
 
 
@@ -72,8 +75,16 @@ def write_card(card: Card, real_tools: str) -> str:
     ]
     for heading, results in card.tables.items():
         lines += ["", f"### {heading}", "", *_table(results)]
-    lines += ["", "### Held-out families one by one (the policy)", "", *_table(card.families), "", "## Real tools", ""]
-    lines += [real_tools.strip(), "", "## Limits", "", *_LIMITS, "", "## Signature", "", *_SIGNATURE, ""]
+    lines += [
+        "",
+        "### Held-out families one by one (the policy)",
+        "",
+        *_table(card.families),
+        "",
+        REAL_TOOLS_HEADING,
+        "",
+    ]
+    lines += [real_tools.strip(), "", LIMITS_HEADING, "", *_LIMITS, "", "## Signature", "", *_SIGNATURE, ""]
     return "\n".join(lines)
 
 

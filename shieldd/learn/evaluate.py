@@ -151,6 +151,11 @@ def guard_rule(observations: np.ndarray) -> np.ndarray:
     return np.where(damage, Action.CONTAIN, Action.ALLOW)
 
 
+def guarded(judge: Judge) -> Judge:
+    """A judge with the guard's own rule over it."""
+    return lambda observations: np.maximum(judge(observations), guard_rule(observations))
+
+
 BASELINES: Final[Mapping[str, Judge]] = {
     "entropy > 7.5, five times": entropy_rule,
     "3 encrypted and 3 destroyed in 10 s": damage_rule,

@@ -27,6 +27,7 @@ from shieldd.detect.canary import plan
 from shieldd.detect.guard import Guard
 from shieldd.detect.policy import Policy
 from shieldd.detect.rules import GuardRules, Mode
+from shieldd.learn.scenarios import Scenario
 from shieldd.model.decision import Action, Decision
 from shieldd.model.event import Batch, Kind
 from shieldd.native.observe import Baseline, Inspector, schema
@@ -37,89 +38,6 @@ MARK: Final = ".shieldd-scratch"
 FILES: Final = 120
 QUIET_S: Final = 0.6
 LIMIT_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One command in one tree.
-
-    Attributes:
-        name: for the table.
-        script: for `sh`, run inside the tree.
-        hostile: whether it must be contained; `None` where a person should be asked.
-        needs: the program that must be there.
-    """
-
-    name: str
-    script: str
-    hostile: bool | None
-    needs: str
-
-
-_EACH: Final = "find . -type f ! -name '.*' | sort | while read -r f; do "
-ATTACKS: Final = (
-    Scenario(
-        "openssl beside, then rm",
-        _EACH + 'openssl enc -aes-256-ctr -pbkdf2 -iter 1 -k x -in "$f" -out "$f.enc" && rm "$f"; done',
-        True,
-        "openssl",
-    ),
-    Scenario(
-        "openssl without header, own suffix, then rm",
-        _EACH + 'openssl enc -aes-256-ctr -K 00 -iv 00 -in "$f" -out "$f.lck" 2>/dev/null && rm "$f"; done',
-        True,
-        "openssl",
-    ),
-    Scenario(
-        "openssl to a temporary file, mv over",
-        _EACH + 'openssl enc -aes-256-ctr -K 01 -iv 00 -in "$f" -out "$f.t" 2>/dev/null && mv "$f.t" "$f"; done',
-        True,
-        "openssl",
-    ),
-    Scenario(
-        "gpg, then rm",
-        "export GNUPGHOME=$(mktemp -d); "
-        + _EACH
-        + 'gpg --batch --yes -q --pinentry-mode loopback --s2k-count 1024 --passphrase x -c "$f" && rm "$f"; done',
-        True,
-        "gpg",
-    ),
-    Scenario("age, then rm", "age-keygen -o /dev/null 2>k; r=$(sed 's/.*: //' k); rm k; " + _EACH + 'age -r "$r" -o "$f.age" "$f" && rm "$f"; done', True, "age"),
-    Scenario("noise over each file", _EACH + 'head -c "$(stat -c %s "$f")" /dev/urandom > "$f"; done', True, "head"),
-    Scenario("zeros over each file", _EACH + 'head -c "$(stat -c %s "$f")" /dev/zero > "$f"; done', True, "head"),
-    Scenario("noise over the first 1,024 bytes", _EACH + 'dd if=/dev/urandom of="$f" bs=1024 count=1 conv=notrunc status=none; done', True, "dd"),
-    Scenario("rename, then noise", _EACH + 'mv "$f" "$f.x9" && head -c 5000 /dev/urandom > "$f.x9"; done', True, "head"),
-    Scenario("shred -u", _EACH + 'shred -n 1 -u "$f"; done', True, "shred"),
-    Scenario("openssl -a (text), then rm", _EACH + 'openssl enc -a -aes-256-ctr -pbkdf2 -iter 1 -k x -in "$f" -out "$f.b" && rm "$f"; done', True, "openssl"),
-    Scenario("7z with a password, -sdel", "7z a -pX -mhe=on -sdel away.7z a b c d >/dev/null", None, "7z"),
-    Scenario("rm -r", "rm -r a b c d", None, "rm"),
-)  # fmt: skip
-BENIGN: Final = (
-    Scenario("cp -r", "cp -r a copy", False, "cp"),
-    Scenario("rsync -a, twice", "rsync -a a b mirror/ && touch a/* && rsync -a a b mirror/", False, "rsync"),
-    Scenario("tar c, tar x", "tar cf all.tar a b && mkdir out && tar xf all.tar -C out", False, "tar"),
-    Scenario("tar cz, sources kept", "tar czf all.tgz a b c d", False, "tar"),
-    Scenario("gzip -r", "gzip -r a b", False, "gzip"),
-    Scenario("gzip -r, gunzip -r", "gzip -r a && gunzip -r a", False, "gzip"),
-    Scenario("xz", "find a b -type f | xargs xz -0", False, "xz"),
-    Scenario("zstd --rm", "find a b -type f | xargs zstd -q --rm", False, "zstd"),
-    Scenario("zip -m", "zip -qrm away.zip a b", False, "zip"),
-    Scenario(
-        "git: commits, checkouts",
-        "git init -q . && git config user.email a@b && git config user.name n && git add a b && git commit -qm 1 && "
-        "git rm -rq b && git commit -qm 2 && git checkout -q HEAD~1 && git checkout -q - 2>/dev/null; git gc -q",
-        False,
-        "git",
-    ),
-    Scenario("sed -i over texts", "find . -name '*.txt' | xargs sed -i 's/ward/unit/g'", False, "sed"),
-    Scenario("mass rename", 'for f in a/* b/*; do mv "$f" "$f.old"; done', False, "mv"),
-    Scenario("chmod, chown, touch", "chmod -R u=rwX,g=rX,o= . && touch a/* b/*", False, "chmod"),
-    Scenario("one file encrypted beside", 'f=$(ls a/*|head -1); openssl enc -aes-256-ctr -pbkdf2 -k x -in "$f" -out "$f.enc"', False, "openssl"),
-    Scenario("backup: encrypted tar, sources kept", "tar c a b c | openssl enc -aes-256-ctr -pbkdf2 -k x -out backup.enc", False, "openssl"),
-    Scenario("split and join", "tar cf t a && split -b 20k t p. && cat p.* > u && rm p.* t u", False, "split"),
-    Scenario("sqlite3 writes", "for i in $(seq 20); do sqlite3 w.db \"create table if not exists t(a); insert into t values($i)\"; done", False, "sqlite3"),
-    Scenario("log rotation", "for i in 1 2 3 4; do cp e/ward.log e/w$i.log; mv e/w$i.log e/w$i.log.1; gzip e/w$i.log.1; done", False, "gzip"),
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -256,7 +174,9 @@ def _picture(number: int) -> tuple[str, bytes]:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     head = struct.pack(">IIBBBBB", 128, 128, 8, 0, 0, 0, 0)
-    return ".png", b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    return ".png", b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(
+        b"IEND", b""
+    )
 
 
 def _archive(number: int) -> tuple[str, bytes]:
@@ -277,7 +197,14 @@ def line(outcome: Outcome) -> str:
         contained = "no"
     else:
         contained = f"after {outcome.lost_before} files, {outcome.after_s * 1000:.0f} ms"
-    return f"| {outcome.scenario.name} | {outcome.events} | {outcome.destroyed} ({rate:.0f}/s) | {contained} | {deeds or 'none'} |"
+    cells = (
+        outcome.scenario.name,
+        str(outcome.events),
+        f"{outcome.destroyed} ({rate:.0f}/s)",
+        contained,
+        deeds or "none",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def report(outcomes: Sequence[Outcome], version: str, host: str) -> str:
@@ -301,7 +228,7 @@ def report(outcomes: Sequence[Outcome], version: str, host: str) -> str:
     parts += [
         "",
         f"Contained {len(caught)} of {len(hostile)} attacks, median {np.median(caught) if caught else 0:.0f} files lost"
-        f" (most {max(caught, default=0)}). Of {len(calm)} ordinary jobs {stopped} were contained, {taken} had a file sealed"
-        f" or quarantined, {alerted} raised an alert.",
+        f" (most {max(caught, default=0)}). Of {len(calm)} ordinary jobs {stopped} were contained, {taken} had a file"
+        f" sealed or quarantined, {alerted} raised an alert.",
     ]
     return "\n".join(parts) + "\n"

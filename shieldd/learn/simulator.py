@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from shieldd.learn import attacks, benign
+from shieldd.learn import attacks, benign, benign_held_out
 from shieldd.learn.attacks import Family
 from shieldd.learn.content import DOCUMENTS, Generator
 from shieldd.learn.world import Truth, World, format_table
@@ -56,7 +56,7 @@ class Families:
 
 
 TRAINED: Final = Families(attacks.TRAINED, benign.TRAINED)
-HELD_OUT: Final = Families(attacks.HELD_OUT, benign.HELD_OUT)
+HELD_OUT: Final = Families(attacks.HELD_OUT, benign_held_out.HELD_OUT)
 
 
 def simulate(rng: Generator, families: Families, count: int, *, rows_limit: int = ROWS_LIMIT) -> list[Episode]:

@@ -25,8 +25,8 @@ from shieldd.learn.simulator import ROWS_LIMIT, Episode
 from shieldd.model.decision import Action
 
 REWARD_SCALE: Final = 0.1
-NOISE: Final = 0.08
-DROPOUT: Final = 0.08
+NOISE: Final = 0.1
+DROPOUT: Final = 0.15
 VALUE_WEIGHT: Final = 0.05
 PACK_CHUNK: Final = 512
 NOISE_SHIFTS: Final = 1 << 20
@@ -45,8 +45,8 @@ class Settings:
         entropy: weight of the policy's entropy at the start, fading out with imitation.
     """
 
-    steps: int = 1500
-    batch: int = 192
+    steps: int = 1600
+    batch: int = 160
     rate: float = 2e-3
     decay: float = 1e-4
     imitate: float = 0.3
