@@ -1,0 +1,1 @@
+../../../../../shieldctl/completions/shieldctl.fish
