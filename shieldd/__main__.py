@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _version() -> int:
-    from shieldd.native._abi import ABI_VERSION  # noqa: PLC0415 - the compiled core takes a moment
     from shieldd.judge import shipped_version  # noqa: PLC0415
+    from shieldd.native._abi import ABI_VERSION  # noqa: PLC0415 - the compiled core takes a moment
 
     print(f"shieldd {__version__} (abi {ABI_VERSION}, policy {shipped_version() or 'none'})")
     return 0

@@ -102,7 +102,7 @@ class Lookout:
         path = batch.path(row)
         try:
             fd = self._opener(int(event["tree"]), path)
-        except OSError:
+        except ShieldError:
             # Gone or out of reach by now: whatever comes after it has an event of its own.
             self.unscanned += 1
             return

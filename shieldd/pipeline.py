@@ -6,11 +6,11 @@ What may fail here and what happens then:
 
 | fault | what is done | counter |
 | --- | --- | --- |
-| the policy raises or its numbers are not finite | hard rules alone for that batch, trouble `policy.failed` | `policy_failures` |
+| the policy raises or its numbers are not finite | hard rules alone for that batch | `policy_failures` |
 | a record cannot be written | the store counts and reports; deciding goes on | of the store |
-| an act fails | recorded as failed with its code; the file is whole; nobody retries | `acts_failed` |
-| the acts' queue is full | the act is recorded as skipped and an alert says so | `acts_refused` |
-| the content scan falls behind | the oldest wait, the newest are counted as unscanned, trouble `scan.behind` | `unscanned` |
+| an act fails | recorded as failed with its code; the file is whole; nobody retries | `failures` of the acts |
+| the acts' queue is full | the act is not done, `respond.full` says so | `refused` of the acts |
+| the content scan falls behind | the oldest wait, the newest are not scanned and counted | `unscanned` |
 | events were lost | an alert, a rescan by the source, trouble until it is done | of the source |
 """
 
@@ -337,5 +337,7 @@ class Pipeline:
                 continue
             tree = int(batch.events[row]["tree"])
             log.warning(LOST_TEXT[kind], tree=tree, kind=kind.name.lower(), lost=int(batch.events[row]["merged"]))
-            code = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}[kind]
+            code = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}[
+                kind
+            ]
             self._tell.trouble(code, LOST_TEXT[kind], LOST_KINDS[kind], tree, batch.path(row))

@@ -51,9 +51,7 @@ def _closed(action_id: str) -> Ended:
     return Ended(action_id, Outcome.FAILED, reason, "")
 
 
-def _sealed_again(
-    store: Store, keyring: envelope.Keyring, trees: Trees, touched: list[tuple[int, bytes]]
-) -> None:
+def _sealed_again(store: Store, keyring: envelope.Keyring, trees: Trees, touched: list[tuple[int, bytes]]) -> None:
     """Look at what the interrupted acts were about, and note what is sealed there and what is not."""
     for index, path in touched:
         if index >= len(trees):

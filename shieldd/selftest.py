@@ -1,4 +1,4 @@
-"""The start-up self-test: what must work is tried once on a scratch file of our own before the daemon says it is ready."""
+"""The start-up self-test: what must work is tried once, on a scratch file of our own."""
 
 from __future__ import annotations
 

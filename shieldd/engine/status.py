@@ -26,7 +26,9 @@ class Status:
 
     def health(self) -> a.HealthAnswer:
         """Cheap state for probes."""
-        return a.HealthAnswer(self._state(self._parts.source.status()), __version__, os.getpid(), self._parts.started_ns)
+        return a.HealthAnswer(
+            self._state(self._parts.source.status()), __version__, os.getpid(), self._parts.started_ns
+        )
 
     def status(self) -> a.StatusAnswer:
         """The whole daemon on one page."""
@@ -69,9 +71,7 @@ class Status:
                 policy.reason,
             ),
             keys=_keys_word(parts),
-            counts=a.Counts(
-                counts.incidents_open, counts.incidents, counts.sealed, counts.quarantined, counts.events
-            ),
+            counts=a.Counts(counts.incidents_open, counts.incidents, counts.sealed, counts.quarantined, counts.events),
             troubles=parts.troubles.now(),
         )
 
@@ -88,7 +88,8 @@ class Status:
             _check("watch", seen.blind_since_ns is None, f"{seen.backend}, {seen.watches} directories; {INOTIFY_WORDS}",
                    "shieldctl status shows where and since when; the rescan ends it"),
             _check("watch limit", seen.watches < allowed * 0.8 if allowed else True,
-                   f"{seen.watches} of {allowed} watches in use", "sysctl fs.inotify.max_user_watches=524288", warn=True),
+                   f"{seen.watches} of {allowed} watches in use", "sysctl fs.inotify.max_user_watches=524288",
+                   warn=True),
             _check("coverage", not seen.not_covered, f"{len(seen.not_covered)} places inside the trees are not watched",
                    "shieldctl status lists them with the reason", warn=True),
             _check("policy", policy.state == "active", policy.reason or f"{policy.state}", "shieldctl policy show",
@@ -97,10 +98,12 @@ class Status:
             _check("keys in memory", parts.keys.native.locked, "key pages are kept out of swap"
                    if parts.keys.native.locked else "RLIMIT_MEMLOCK is too small, keys could be swapped out",
                    "raise LimitMEMLOCK, or encrypt swap", warn=True),
-            _check("store", not (writer.full or writer.damaged), f"{writer.dropped + writer.failed} events not recorded",
+            _check("store", not (writer.full or writer.damaged),
+                   f"{writer.dropped + writer.failed} events not recorded",
                    "free space on the state directory's file system"),
             _check("state space", free > LOW_SPACE_BYTES, f"{free >> 20} MiB free", "free space there", warn=True),
-            _check("scan", not parts.lookout.failures, f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not,"
+            _check("scan", not parts.lookout.failures,
+                   f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not,"
                    f" {parts.lookout.failures} failed", "journalctl -u shieldd", warn=True),
             _check("acts", not parts.acts.failures, f"{parts.acts.done} done, {parts.acts.failures} failed",
                    "shieldctl threats list", warn=True),
@@ -131,7 +134,9 @@ class Status:
             one("shieldd_blind", gauge, "1 while something may be missed", float(seen.blind_since_ns is not None)),
             a.Metric("shieldd_decisions_total", counter, "decisions by action", decisions),
             a.Metric("shieldd_decision_seconds", gauge, "time from event to decision, newest 8192", latency),
-            one("shieldd_policy_failures_total", counter, "batches decided without the policy", counters.policy_failures),
+            one(
+                "shieldd_policy_failures_total", counter, "batches decided without the policy", counters.policy_failures
+            ),
             one("shieldd_acts_failed_total", counter, "acts that failed", parts.acts.failures),
             one("shieldd_acts_waiting", gauge, "acts queued or in hand", parts.acts.waiting()),
             one("shieldd_scanned_total", counter, "files scanned for signatures", parts.lookout.scanned),

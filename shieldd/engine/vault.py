@@ -198,4 +198,6 @@ def _rewrapped(path: bytes, object_id: str, size: int, done: envelope.Rewrapped 
     if isinstance(done, ShieldError):
         return a.FileDone(path, Outcome.FAILED, b"", object_id, size, done.code, done.message)
     outcome = Outcome.DONE if done.changed else Outcome.SKIPPED
-    return a.FileDone(path, outcome, b"", object_id, size, "", "" if done.changed else "is under the active key already")
+    return a.FileDone(
+        path, outcome, b"", object_id, size, "", "" if done.changed else "is under the active key already"
+    )

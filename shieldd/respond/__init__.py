@@ -3,9 +3,10 @@
 Contract of every responder here:
 
 * The intent is durable in the `Ledger` before the first system call that changes anything, the result after the last.
-  What is still pending after a crash is finished or rolled back by the core's journal and then closed as failed or done.
-* An act that fails raises `ShieldError`, leaves every file whole, and is recorded as failed with its code. Nobody retries.
-* The watcher is told of our own changes before they happen (`Notice.expect`), so that they are not judged as somebody's.
+  What is still pending after a crash is finished or rolled back by the core's journal and then closed.
+* An act that fails raises `ShieldError`, leaves every file whole, and is recorded as failed with its code; nobody
+  retries.
+* The watcher is told of our own changes before they happen (`Notice.expect`): they are not judged as somebody's.
 * Nothing is overwritten, no link is followed, names are bytes, paths are resolved beneath a tree's root descriptor.
 """
 
@@ -137,9 +138,7 @@ def announced(
     kind: ActionKind, tree: GuardedTree, path: bytes, *, threat_id: str, reason: str, undo: str = ""
 ) -> TakenAction:
     """An act about to be done, for the ledger."""
-    return TakenAction(
-        new_id("a"), threat_id, kind, tree.index, path, time.time_ns(), Outcome.PENDING, reason, undo
-    )
+    return TakenAction(new_id("a"), threat_id, kind, tree.index, path, time.time_ns(), Outcome.PENDING, reason, undo)
 
 
 @contextmanager

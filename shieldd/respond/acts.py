@@ -30,7 +30,9 @@ log = structlog.get_logger("shieldd.respond")
 class Act(Protocol):
     """One responder, as a decision needs it: does the act, records it, or raises `ShieldError`."""
 
-    def __call__(self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None) -> None:
+    def __call__(
+        self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None
+    ) -> None:
         """Do it; `inode` is (device, inode) of what was judged: another file by now is left alone (`file.race`)."""
 
 
@@ -112,7 +114,9 @@ class ActPool:
         action = announced(ActionKind.CONTAIN, tree, decision.path, threat_id=threat_id, reason=CONTAIN_REASON)
         self._ledger.intend([action])
         self._ledger.finish([Ended(action.id, Outcome.SKIPPED, CONTAIN_REASON, "")])
-        log.critical("an attack was decided on; stop the process behind it", threat=threat_id, tree=os.fsdecode(tree.root))
+        log.critical(
+            "an attack was decided on; stop the process behind it", threat=threat_id, tree=os.fsdecode(tree.root)
+        )
 
     def waiting(self) -> int:
         """Acts queued or in hand."""

@@ -1,7 +1,7 @@
 """Quarantine: a malicious file leaves its tree, sealed and owner-only, and can come back with everything it had.
 
-Each object describes itself (its sealed metadata holds where it was, what it was, when and why it left), so the list can
-be rebuilt from the objects alone. Objects lie in a directory of the state, named `ID.shield`.
+Each object describes itself (its sealed metadata holds where it was, what it was, when and why it left), so the list
+can be rebuilt from the objects alone. Objects lie in a directory of the state, named `ID.shield`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind
 from shieldd.model.incident import TakenAction
 from shieldd.native import envelope
-from shieldd.respond import OURS_GONE, OURS_MADE, GuardedTree, Ledger, Notice, Trees, announced, new_id, recorded, still_the_one
+from shieldd.respond import (
+    OURS_GONE,
+    OURS_MADE,
+    GuardedTree,
+    Ledger,
+    Notice,
+    Trees,
+    announced,
+    new_id,
+    recorded,
+    still_the_one,
+)
 
 SUFFIX: Final = b".shield"
 WHY_LIMIT: Final = 1024  # bytes that the core seals as the reason
@@ -116,9 +127,7 @@ class Quarantine:
             self._index.held(held)
         return held
 
-    def act(
-        self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None
-    ) -> None:
+    def act(self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None) -> None:
         """`add`, as a decision asks for it."""
         self.add(tree, path, threat_id=threat_id, why=why, inode=inode)
 
@@ -255,5 +264,3 @@ def open_directory(path: bytes) -> int:
         raise ShieldError("file.symlink", "not a directory, or a link to one", errno=error.errno, path=path) from error
     except OSError as error:
         raise ShieldError("file.io", errno=error.errno, path=path) from error
-
-

@@ -1,7 +1,7 @@
 """Seals files in place and opens them again, with intent, result, and an inventory of what is sealed.
 
-The core does the crash-safe work (`shield-envelope(5)`); this module says it before, records it after, keeps the watcher
-from judging it, and turns a request for many files into group commits.
+The core does the crash-safe work (`shield-envelope(5)`); this module says it before, records it after, keeps the
+watcher from judging it, and turns a request for many files into group commits.
 """
 
 from __future__ import annotations
@@ -136,13 +136,13 @@ class Sealer:
             self._inventory.sealed([self._entry(tree, path, done, why, threat_id)])
         return Result(path, Outcome.DONE, done.path, done.size)
 
-    def act(
-        self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None
-    ) -> None:
+    def act(self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None) -> None:
         """`seal`, as a decision asks for it."""
         self.seal(tree, path, threat_id=threat_id, why=why, inode=inode)
 
-    def seal_many(self, tree: GuardedTree, paths: Sequence[bytes], *, threat_id: str = "", why: str) -> Iterator[Result]:
+    def seal_many(
+        self, tree: GuardedTree, paths: Sequence[bytes], *, threat_id: str = "", why: str
+    ) -> Iterator[Result]:
         """Seal files of one tree in groups; each group is durable before its originals go."""
         for at in range(0, len(paths), GROUP):
             yield from self._seal_group(tree, paths[at : at + GROUP], threat_id, why)
@@ -194,9 +194,7 @@ class Sealer:
         self._notice.expect(tree.index, path, OURS_GONE, count=2)
         self._notice.expect(tree.index, sealed_name(path), OURS_MADE, count=4)
 
-    def _entry(
-        self, tree: GuardedTree, path: bytes, done: envelope.Sealed, why: str, threat_id: str
-    ) -> SealedEntry:
+    def _entry(self, tree: GuardedTree, path: bytes, done: envelope.Sealed, why: str, threat_id: str) -> SealedEntry:
         return SealedEntry(
             tree=tree.index,
             path=done.path,

@@ -1,0 +1,95 @@
+"""Sealing on request: grouped, recorded, never half done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shieldd.errors import ShieldError
+from shieldd.model.decision import ActionKind, Outcome
+from shieldd.respond import GuardedTree, Trees
+from shieldd.respond.seal import GROUP
+
+from .conftest import Bench
+
+
+def test_a_sealed_file_comes_back_and_the_list_follows(bench: Bench) -> None:
+    file = bench.root / "report.csv"
+    file.write_bytes(b"patient,value\n" * 1000)
+
+    sealed = bench.sealer.seal(bench.tree, b"report.csv", why="exposed", threat_id="t1")
+
+    assert sealed.to == b"report.csv.shield"
+    assert not file.exists()
+    assert b"patient" not in (bench.root / "report.csv.shield").read_bytes()
+    entry = bench.lists.sealed_now[(0, b"report.csv.shield")]
+    assert (entry.original, entry.why, entry.threat_id, entry.key_version) == (b"report.csv", "exposed", "t1", 1)
+    assert bench.ledger.intents[0].undo.endswith("report.csv.shield")
+
+    opened = bench.sealer.open(bench.tree, b"report.csv.shield", why="asked for")
+
+    assert (opened.to, opened.size) == (b"report.csv", 14_000)
+    assert file.read_bytes() == b"patient,value\n" * 1000
+    assert bench.lists.sealed_now == {}
+    assert [x.kind for x in bench.ledger.intents] == [ActionKind.SEAL, ActionKind.OPEN]
+
+
+def test_many_files_one_bad_one_does_not_stop_the_others(bench: Bench) -> None:
+    names = [b"f%04d" % number for number in range(GROUP + 3)]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(bench.root), name))).write_bytes(name)
+    (bench.root / "f0001").unlink()
+    os.link(bench.root / "f0002", bench.root / "second-name")
+
+    results = list(bench.sealer.seal_many(bench.tree, names, why="asked for"))
+
+    failed = {x.path: x.code for x in results if x.outcome is Outcome.FAILED}
+    assert failed == {b"f0001": "file.missing", b"f0002": "file.hardlinks"}
+    assert len(bench.lists.sealed_now) == len(names) - 2
+    assert (bench.root / "f0002").read_bytes() == b"f0002"
+    assert bench.counted == [GROUP, 3]
+    assert len(bench.ledger.intents) == len(bench.ledger.ended) == len(names)
+
+
+def test_the_watcher_is_told_before_and_not_of_writes(bench: Bench) -> None:
+    (bench.root / "a").write_bytes(b"x")
+    bench.sealer.seal(bench.tree, b"a", why="x")
+    paths = {path for _, path, _ in bench.lists.expected}
+    assert paths == {b"a", b"a.shield"}
+    write = 1 << 2
+    assert all(not kinds & write for _, _, kinds in bench.lists.expected), "a write to it afterwards is somebody else's"
+
+
+def test_sealing_twice_is_refused(bench: Bench) -> None:
+    (bench.root / "a").write_bytes(b"x")
+    bench.sealer.seal(bench.tree, b"a", why="x")
+    with pytest.raises(ShieldError) as refused:
+        bench.sealer.seal(bench.tree, b"a.shield", why="x")
+    assert refused.value.code == "envelope.already"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (b"relative", "file.name"),
+        (b"/srv/data/../etc/shadow", "file.name"),
+        (b"/srv/data/a\0b", "file.name"),
+        (b"/srv/database/x", "file.outside"),
+        (b"/etc/shadow", "file.outside"),
+        (b"/srv/data", "file.directory"),
+        (b"", "file.name"),
+    ],
+)
+def test_paths_outside_the_trees_are_refused(path: bytes, code: str) -> None:
+    trees = Trees([GuardedTree(0, b"/srv/data", -1)])
+    with pytest.raises(ShieldError) as refused:
+        trees.locate(path)
+    assert refused.value.code == code
+
+
+def test_a_path_inside_is_split_and_cleaned() -> None:
+    trees = Trees([GuardedTree(0, b"/srv/data", -1), GuardedTree(1, b"/srv/x/", -1)])
+    assert trees.locate(b"/srv/data//a/./b")[1] == b"a/b"
+    assert trees.locate(b"/srv/x/\xff")[0].index == 1
