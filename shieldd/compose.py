@@ -35,7 +35,7 @@ from shieldd.engine.troubles import Troubles
 from shieldd.errors import ShieldError
 from shieldd.keys import KeyRing
 from shieldd.lookout import Lookout
-from shieldd.model.event import Kind
+from shieldd.model.event import EVENT, FACTS, Kind
 from shieldd.native import envelope, observe
 from shieldd.pipeline import Judgement, Pipeline
 from shieldd.recovery import recover
@@ -355,9 +355,12 @@ class Daemon:
 
 
 def _read_trace(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    from shieldd.watch.replay import read_trace  # noqa: PLC0415 - only where a trace is asked for
+    from shieldd.watch import replay  # noqa: PLC0415 - only where a trace is asked for
 
-    return read_trace(path)
+    batches = [(events, facts) for events, facts, _ in replay.read(path)]
+    if not batches:
+        return np.zeros(0, EVENT), np.zeros(0, FACTS)
+    return np.concatenate([events for events, _ in batches]), np.concatenate([facts for _, facts in batches])
 
 
 def _opened(index: int, root: bytes) -> GuardedTree:

@@ -79,7 +79,7 @@ CODES: Final[dict[str, Entry]] = {
     "keys.missing": Entry(1, 500, "keystore is missing though the store knows one", "restore it from a backup"),
     "keys.newer": Entry(1, 409, "keystore was written by a newer version", "install that version of shieldd again"),
     "keys.secret": Entry(7, 403, "unlock secret is missing or unusable", "man shieldd.toml, section keys"),
-    "keys.unsafe": Entry(1, 403, "keystore or key file is open to others", "chmod 0600 the file, chown it to the daemon"),
+    "keys.unsafe": Entry(1, 403, "keystore or key file is open to others", "chmod 0600 it, chown it to the daemon"),
     "keys.busy": Entry(1, 409, "another rotation is under way", "shieldctl keys list"),
     "keys.state": Entry(1, 409, "key version is not in a state that allows this", "shieldctl keys list"),
     "keys.wrapped": Entry(1, 422, "wrapped key was tampered with or belongs elsewhere"),

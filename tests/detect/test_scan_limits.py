@@ -14,7 +14,7 @@ from shieldd.errors import ShieldError
 from shieldd.model.match import MatchKind
 from shieldd.scan import EICAR, Scanner, is_eicar
 
-RULES = Path(__file__).resolve().parents[2] / "config/rules/shieldd.yar"
+RULES = Path(__file__).resolve().parents[2] / "shieldd/rules/shieldd.yar"
 
 
 @pytest.fixture(scope="module")
