@@ -245,6 +245,8 @@ class KeyRing:
         active = next((x for x in self._keystore.versions if x.purpose == purpose and x.state is KeyState.ACTIVE), None)
         if active is None:
             raise ShieldError("keys.version", f"no active key for {purpose.name.lower()}")
+        if self._behind:
+            self._note()  # a key that the ledger does not know cannot be counted
         with self._counting:
             left = self._ahead.get(active.key_id, 0)
             if left < count:
@@ -252,8 +254,6 @@ class KeyRing:
                 self._ledger.used({active.key_id: more})
                 left += more
             self._ahead[active.key_id] = left - count
-        if self._behind:
-            self._note()
 
     def provider_state(self) -> ProviderState:
         """How the provider is."""
