@@ -65,14 +65,15 @@ def _summary(counts: Counter[str], verb: str, *, dry_run: bool) -> str:
 def _show(line: Json, screen: Screen) -> None:
     """`outcome<tab>path<tab>where it is now or why not`."""
     moved = line["to"] if line["to"] != line["path"] else ""
-    rest = line["reason"] or moved or line["id"]
+    why = "" if line["outcome"] == "pending" else line["reason"]
+    rest = why or moved or line["id"]
     if line["code"]:
         rest = f"{line['reason']} [{line['code']}]"
     fields = [line["outcome"], line["path"], rest]
     if screen.terminal:
         mark = {"done": "ok", "failed": "failed", "skipped": "skipped", "pending": "would be done"}[line["outcome"]]
-        arrow = "->" if line["outcome"] in ("done", "pending") else ":"
-        text = f"{mark}  {line['path']}" + (f" {arrow} {rest}" if rest else "")
+        arrow = " -> " if line["outcome"] in ("done", "pending") else ": "
+        text = f"{mark}  {line['path']}" + (f"{arrow}{rest}" if rest else "")
         screen.line(text, {"failed": "red", "skipped": "yellow"}.get(line["outcome"], ""))
     else:
         screen.row(fields)

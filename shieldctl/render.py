@@ -43,6 +43,10 @@ STYLES: Final = {
     "resolved": "green",
 }
 
+#: Columns whose words have a colour, and columns that show a date to the second on a terminal.
+STATES: Final = ("state", "severity", "action", "check")
+DATES: Final = ("opened", "created", "sealed")
+
 
 def clean(text: str) -> str:
     r"""Text for a terminal or a line: control, format and stray characters as `\xNN` or `\u{…}`.
@@ -173,9 +177,9 @@ class Screen:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
             # what a person copies (a name, an id) is folded, never cut
-            table.add_column(column.upper(), overflow="fold", no_wrap=column in ("id", "at", "since"))
+            table.add_column(column.upper(), overflow="fold", no_wrap=column in ("id", "at", *DATES))
         for row in chosen:
-            table.add_row(*[_styled(value) for value in row])
+            table.add_row(*[_in_column(column, value) for column, value in zip(columns, row, strict=True)])
         self._rich().print(table)
 
     def note(self, text: str) -> None:
@@ -189,6 +193,15 @@ class Screen:
 
             self._console = Console(highlight=False, markup=False, emoji=False)
         return self._console
+
+
+def _in_column(column: str, value: str) -> Any:
+    """A value as its column shows it: states in colour, dates to the second."""
+    from rich.text import Text  # noqa: PLC0415
+
+    if column in DATES and len(value) == 24:
+        return Text(f"{value[:10]} {value[11:19]}Z")
+    return _styled(value) if column in STATES else Text(value)
 
 
 def _styled(value: str) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from shieldctl import options as o
 from shieldctl.render import Screen, clean
+
+#: Parts of the model's metadata that stand above it already.
+SHOWN: Final = ("actions", "features", "policy_version", "schema_version")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +43,7 @@ def show(
                     ("schema", answer["schema_version"]),
                     ("actions", " ".join(answer["actions"])),
                     ("features", f"{len(answer['features'])}: {' '.join(answer['features'])}"),
-                    *sorted(answer["metadata"].items()),
+                    *sorted(row for row in answer["metadata"].items() if row[0] not in SHOWN),
                 ]
             )
     if answer["state"] == "refused":

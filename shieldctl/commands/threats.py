@@ -126,15 +126,22 @@ def explain(context: typer.Context, id: o.Id, json: o.Json = False) -> None:
     if o.show(answer, screen):
         return
     screen.line(answer["summary"], "bold")
-    guard = f" by the rule {answer['rule']!r}" if answer["rule"] else ""
-    policy = f"policy {answer['policy_version']}" if answer["policy_version"] else "no policy"
-    screen.line(f"{policy} asked for {answer['wanted'] or '-'}; the guard made it {answer['action']}{guard}")
+    if answer["action"]:
+        screen.line(_decided(answer))
     if answer["probabilities"]:
         screen.line("  ".join(f"{name} {share:.1%}" for name, share in answer["probabilities"].items()))
     features = [(f["name"], f["value"], f["unit"], f["contribution"], f["text"]) for f in answer["features"]]
     screen.table(("feature", "value", "unit", "share", "meaning"), features, empty="no features recorded")
     timeline = [(event["at"], event["kind"], event["path"]) for event in answer["timeline"]]
     screen.table(("at", "kind", "path"), timeline, empty="no events recorded")
+
+
+def _decided(answer: dict[str, Any]) -> str:
+    guard = f" by the rule {answer['rule']!r}" if answer["rule"] else ""
+    asked = (
+        f"policy {answer['policy_version']} asked for {answer['wanted']}" if answer["policy_version"] else "no policy"
+    )
+    return f"{asked}; the guard made it {answer['action']}{guard}"
 
 
 def resolve(
