@@ -35,6 +35,7 @@ from shieldd.engine.troubles import Troubles
 from shieldd.errors import ShieldError
 from shieldd.keys import KeyRing
 from shieldd.lookout import Lookout
+from shieldd.model.decision import Severity
 from shieldd.model.event import EVENT, FACTS, Kind
 from shieldd.native import envelope, observe
 from shieldd.pipeline import Judgement, Pipeline
@@ -46,6 +47,7 @@ from shieldd.respond.seal import Sealer
 from shieldd.selftest import self_test
 from shieldd.store import Store
 from shieldd.store.retention import Keep
+from shieldd.survey import Found, Survey
 from shieldd.watch import Source, Tree
 
 CHECK_S: Final = 1.0  # pace of the main thread: watchdog, threads alive, housekeeping
@@ -69,6 +71,8 @@ class Daemon:
         self._store: Store
         self._guard: Guard
         self._troubles = Troubles()
+        self._survey: Survey
+        self._surveying: threading.Thread | None = None
 
     def serve(self) -> int:
         """Start, serve until a signal ends it, stop; the exit status.
@@ -177,10 +181,19 @@ class Daemon:
             read_trace=_read_trace,
             started_ns=time.time_ns(),
         )
+        self._survey = Survey(
+            [(tree, section.globs) for tree, section in zip(trees, config.tree, strict=True)],
+            observe.Inspector(baseline),
+            self._surveyed,
+        )
+        self._parts.survey = self._survey
         source.start()
         self_test(self._parts, _directory(store, b"selftest"))
         for name, body in (("pipeline", pipeline.run), ("scan", lookout.run), ("alerts", streams.run)):
             self._run(name, body)
+        if config.watch.inspect:
+            self._surveying = threading.Thread(target=self._survey.run, name="shieldd-survey", daemon=True)
+            self._surveying.start()
         self._api = ApiServer(
             RunningEngine(self._parts),
             _listener(config),
@@ -233,6 +246,12 @@ class Daemon:
 
     def _found(self, *match: object) -> None:
         self._parts.pipeline.found(*match)  # type: ignore[arg-type]
+
+    def _surveyed(self, found: Found) -> None:
+        if found.garbled:
+            text = f"{found.garbled} files lost their format while nobody watched ({found.changed} changed)"
+            self._parts.streams.trouble("watch.away", text, Severity.HIGH, 0, b"")
+        self._save_baseline()
 
     def _turned(self) -> None:
         self._last_turn = time.monotonic()
@@ -311,9 +330,10 @@ class Daemon:
         parts.source.stop()
         parts.pipeline.stop()
         parts.lookout.stop()
+        self._survey.stop()
         parts.acts.close()
         parts.streams.stop()
-        for thread in self._threads:
+        for thread in (*self._threads, *((self._surveying,) if self._surveying else ())):
             thread.join(5.0)
         self._save_baseline()
 

@@ -57,6 +57,7 @@ CODES: Final[dict[str, Entry]] = {
     "policy.off": Entry(1, 409, "no policy is in force", "shieldctl policy show"),
     "policy.failed": Entry(1, 500, "the policy failed; hard rules alone", "shieldctl policy evaluate"),
     "watch.overflow": Entry(6, 503, "events were lost; the tree is rescanned", "shieldctl status"),
+    "watch.away": Entry(6, 503, "files changed while nobody watched", "shieldctl alerts"),
     "watch.gone": Entry(6, 503, "a guarded tree went away", "shieldctl status"),
     "daemon.running": Entry(1, 409, "another daemon uses this state directory", "shieldctl status"),
     "store.newer": Entry(1, 409, "store was written by a newer version", "install that version of shieldd again"),

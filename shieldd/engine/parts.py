@@ -25,6 +25,7 @@ from shieldd.respond.quarantine import Quarantine
 from shieldd.respond.seal import Sealer
 from shieldd.scan import Scanner
 from shieldd.store import Store
+from shieldd.survey import Survey
 from shieldd.watch import Source
 
 
@@ -60,6 +61,7 @@ class Parts:
     canaries_in: Callable[[int], int]
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
+    survey: Survey | None = None
     ready: bool = False
     stopping: bool = False
 

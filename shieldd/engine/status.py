@@ -102,6 +102,8 @@ class Status:
                    f"{writer.dropped + writer.failed} events not recorded",
                    "free space on the state directory's file system"),
             _check("state space", free > LOW_SPACE_BYTES, f"{free >> 20} MiB free", "free space there", warn=True),
+            _check("survey", parts.survey is None or parts.survey.done, _survey_words(parts),
+                   "wait until every file is known: shieldctl doctor", warn=True),
             _check("scan", not parts.lookout.failures,
                    f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not,"
                    f" {parts.lookout.failures} failed", "journalctl -u shieldd", warn=True),
@@ -139,6 +141,7 @@ class Status:
             ),
             one("shieldd_acts_failed_total", counter, "acts that failed", parts.acts.failures),
             one("shieldd_acts_waiting", gauge, "acts queued or in hand", parts.acts.waiting()),
+            one("shieldd_surveyed_files", gauge, "files known from before", parts.survey.files if parts.survey else 0),
             one("shieldd_scanned_total", counter, "files scanned for signatures", parts.lookout.scanned),
             one("shieldd_unscanned_total", counter, "files that could not be scanned", parts.lookout.unscanned),
             one("shieldd_records_dropped_total", counter, "events not recorded", writer.dropped + writer.failed),
@@ -155,6 +158,14 @@ class Status:
         if seen.blind_since_ns is not None:
             return a.Health.BLIND
         return a.Health.DEGRADED if parts.troubles.now() else a.Health.READY
+
+
+def _survey_words(parts: Parts) -> str:
+    if parts.survey is None:
+        return "off"
+    seen = parts.survey
+    words = f"{seen.files} files known from before, {seen.changed} changed while nobody watched"
+    return words if seen.done else f"{words}; still looking"
 
 
 def _keys_word(parts: Parts) -> str:
