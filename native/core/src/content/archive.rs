@@ -317,3 +317,10 @@ pub fn cab(c: &Context<'_>) -> Option<Check> {
     let first = u64::from(le32(c.head(), 16)?);
     Check::both(size <= c.size() && first < size && le32(c.head(), 4)? == 0)
 }
+
+/// Java module: a zip behind four bytes; its end record.
+pub fn jmod(c: &Context<'_>) -> Option<Check> {
+    let end = c.end();
+    let tail = rfind(end, END).is_some_and(|at| at + 22 <= end.len());
+    Check::of(tail, tail)
+}

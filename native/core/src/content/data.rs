@@ -56,6 +56,9 @@ pub fn parquet(c: &Context<'_>) -> Option<Check> {
     let at = end.len().checked_sub(8)?;
     let footer = u64::from(le32(end, at)?);
     let tail = end[at + 4..] == head[..4];
+    if c.text {
+        return None;
+    }
     Some(Check {
         structure: tail && footer > 0 && footer + 12 <= c.size(),
         tail,
@@ -186,6 +189,33 @@ pub fn gettext(c: &Context<'_>) -> Option<Check> {
         }
     };
     let (count, originals, translated) = (long(8)?, long(12)?, long(16)?);
+    if long(4)? >> 16 > 1 {
+        return Check::both(false);
+    }
     let fits = |at: u32| u64::from(at) + u64::from(count) * 8 <= c.size();
     Check::both(fits(originals) && fits(translated))
+}
+
+/// Compiled terminal description: section sizes within the file.
+pub fn terminfo(c: &Context<'_>) -> Option<Check> {
+    let head = c.head();
+    let (names, bools, numbers, strings) = (
+        le16(head, 2)?,
+        le16(head, 4)?,
+        le16(head, 6)?,
+        le16(head, 8)?,
+    );
+    let wide = if head[0] == 0x1e { 4 } else { 2 };
+    let least = 12
+        + u64::from(names)
+        + u64::from(bools)
+        + wide * u64::from(numbers)
+        + 2 * u64::from(strings);
+    (names > 0 && bools < 64 && numbers < 64 && strings < 512 && least <= c.size() + 2).then_some(
+        Check {
+            structure: true,
+            tail: true,
+            ..Check::default()
+        },
+    )
 }

@@ -260,7 +260,7 @@ formats! {
     Journald "journald" Data Journald ["journal"] [0 b"LPKSHHRH"] plain;
     Pickle "pickle" Data Pickle ["pkl" "pickle"] [0 b"\x80\x02" 0 b"\x80\x03" 0 b"\x80\x04\x95" 0 b"\x80\x05\x95"] data::pickle;
     Font "font" Data Font ["ttf" "otf" "ttc" "woff" "woff2"] [0 b"\0\x01\0\0\0" 0 b"OTTO\0" 0 b"ttcf\0" 0 b"wOFF" 0 b"wOF2"] data::font;
-    Gettext "gettext" Data Gettext ["mo"] [0 b"\xde\x12\x04\x95\0\0\0\0" 0 b"\x95\x04\x12\xde\0\0\0\0"] data::gettext;
+    Gettext "gettext" Data Gettext ["mo"] [0 b"\xde\x12\x04\x95" 0 b"\x95\x04\x12\xde"] data::gettext;
     Tzif "tzif" Data Tzif [] [0 b"TZif"] plain;
     Pem "pem" Data Text ["pem" "crt" "cer" "key" "csr"] [0 b"-----BEGIN "] text::pem;
     Der "der" Data Der ["der" "p12" "pfx" "p7b" "p7m" "p7c"] [0 b"\x30\x80" 0 b"\x30\x82" 0 b"\x30\x83"] sealed::der;
@@ -296,6 +296,13 @@ formats! {
     // spellings of any bytes
     Base64 "base64" Encoding Base64 ["b64" "base64"] [] never;
     Hex "hex" Encoding Hex ["hex"] [] never;
+    // later ones: numbers stay what they were
+    Base85 "base85" Encoding Base85 ["b85" "a85"] [] never;
+    PgpKey "pgp-key" Data Gpg ["kbx"] [] never;
+    Bitcode "llvm-bitcode" Data Bitcode ["bc"] [0 b"BC\xc0\xde"] plain;
+    Xcursor "xcursor" Data Xcursor ["xcur"] [0 b"Xcur"] plain;
+    Terminfo "terminfo" Data Terminfo [] [0 b"\x1a\x01" 0 b"\x1e\x02"] data::terminfo;
+    Jmod "jmod" Archive Jmod ["jmod"] [0 b"JM\x01\0PK\x03\x04"] archive::jmod;
 }
 
 /// Names of the formats, in the order of [`crate::facts::Facts::format`].

@@ -293,7 +293,7 @@ fn identify(context: &Context<'_>, head: &Statistics) -> (Id, Check) {
         }
         return (Id::Unknown, Check::default());
     }
-    if let Some(id) = text::encoding(context.head(), head) {
+    if let Some(id) = text::encoding(head) {
         return (id, Check::default());
     }
     text::kind(context)

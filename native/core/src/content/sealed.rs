@@ -119,6 +119,18 @@ fn packet(bytes: &[u8], at: usize) -> Option<(u8, usize, Option<usize>)> {
 /// are walked: session keys (tags 1, 3) with their versions, then encrypted data (9, 18, 20).
 pub fn openpgp(c: &Context<'_>) -> Option<(Id, Check)> {
     let head = c.head();
+    if matches!(head.first()?, 0x98 | 0x99 | 0xc6) {
+        let (tag, body, length) = packet(head, 0)?;
+        let version = *head.get(body)?;
+        let fits = (body + length?) as u64 <= c.size();
+        // a public key: version, a time, an algorithm
+        let key =
+            tag == 6 && matches!(version, 3..=6) && matches!(head.get(body + 5)?, 1..=3 | 16..=28);
+        return (key && fits)
+            .then(|| Check::both(true))
+            .flatten()
+            .map(|check| (Id::PgpKey, check));
+    }
     if !matches!(head.first()?, 0x84 | 0x85 | 0x8c | 0xc1 | 0xc3) {
         return None;
     }

@@ -158,7 +158,9 @@ pub fn zstd(c: &Context<'_>) -> Option<Check> {
         };
         let word = u64::from(header[0]) | u64::from(header[1]) << 8 | u64::from(header[2]) << 16;
         let (last, kind, size) = (word & 1 != 0, word >> 1 & 3, word >> 3);
-        if kind == 3 || size > 128 * 1024 || (kind == 2 && (size < 2 || !literals(c, at + 3, size)))
+        if kind == 3
+            || size > 128 * 1024
+            || (kind == 2 && (size < 2 || !literals(c, at + 3, size, walked == 0)))
         {
             return Check::both(false);
         }
@@ -177,7 +179,7 @@ pub fn zstd(c: &Context<'_>) -> Option<Check> {
 }
 
 /// Whether a compressed block's literals section fits into it.
-fn literals(c: &Context<'_>, at: u64, block: u64) -> bool {
+fn literals(c: &Context<'_>, at: u64, block: u64, first: bool) -> bool {
     let Some(h) = c.at(at, 5) else {
         return true;
     };
@@ -196,7 +198,9 @@ fn literals(c: &Context<'_>, at: u64, block: u64) -> bool {
         2 => (word >> 4 & 0x3fff, word >> 18 & 0x3fff, 4),
         _ => (word >> 4 & 0x3_ffff, word >> 22 & 0x3_ffff, 5),
     };
-    regenerated <= 128 * 1024 && used + packed <= block
+    // the first block has no earlier table to lean on; what was compressed is shorter than what it was
+    let table = kind == 2 || !first;
+    table && regenerated <= 128 * 1024 && used + packed <= block && packed <= regenerated
 }
 
 /// LZ4 frame: checksum of the descriptor, head of the first block decoded, end mark.

@@ -19,8 +19,9 @@ pub fn is_text(bytes: &[u8], statistics: &Statistics) -> bool {
     if high == 0 {
         return true;
     }
-    if high * 10 <= length {
-        return true; // Latin-1 and kin: accents among letters
+    // code pages of eight bits: a cipher's output of this length has control bytes, but for one in a million
+    if length >= 128 || high * 10 <= length {
+        return true;
     }
     let start = bytes
         .iter()
@@ -51,7 +52,7 @@ pub fn is_utf16(head: &[u8]) -> bool {
 /// Letters of the sample when it is nothing but base64 or hexadecimal digits: such text holds other bytes.
 ///
 /// Needs a few hundred bytes; a word list or a table of numbers has blanks or signs that these lack.
-pub fn encoding(head: &[u8], statistics: &Statistics) -> Option<Id> {
+pub fn encoding(statistics: &Statistics) -> Option<Id> {
     if statistics.length < 256 {
         return None;
     }
@@ -78,8 +79,10 @@ pub fn encoding(head: &[u8], statistics: &Statistics) -> Option<Id> {
     {
         return Some(Id::Base64);
     }
-    let _ = head;
-    None
+    // 85 or more signs, evenly used, no blanks: base85, base91, ASCII85
+    let blanks = count(b" \t");
+    (blanks * 512 < length && statistics.high() == 0 && statistics.entropy > 6.0)
+        .then_some(Id::Base85)
 }
 
 /// PEM: plain text between the marks; private keys may be encrypted, which says nothing about patient files.
@@ -270,7 +273,8 @@ fn markup(c: &Context<'_>, body: &[u8], fine: Check) -> Option<(Id, Check)> {
             },
         ));
     }
-    Some((Id::Xml, check))
+    let named = row(by_extension(c.extension) as u16).id == Id::Xml || start.starts_with(b"<?xml");
+    (tail || named).then_some((Id::Xml, check))
 }
 
 /// At least three whole lines with the same number (one or more) of commas, semicolons, tabs or bars.
