@@ -100,8 +100,8 @@ def _open_checked(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     fresh = path.stat().st_size == 0
     if fresh:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only heeded while the file is empty
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for pragma in (
         "trusted_schema = OFF",
         "cell_size_check = ON",

@@ -10,6 +10,8 @@ from shieldd.store.access import Access
 from shieldd.store.records import Pruned
 
 CHUNK_ROWS: Final = 5_000  # one transaction; some 20 ms
+SHRINK_PAGES: Final = 1024  # 4 MiB in one transaction
+SHRINK_TURNS: Final = 256
 DAY_NS: Final = 86_400 * 10**9
 
 
@@ -37,7 +39,11 @@ def prune(access: Access, keep: Keep, now_ns: int) -> Pruned:
         _chunks(access, "actions", "id", "at_ns < ? AND outcome <> 'pending'", (action,)),
         _chunks(access, "alerts", "seq", "at_ns < ?", (incident,)),
     ]
-    access.durable(_shrink, timeout_s=30.0)
+    left = -1
+    for _ in range(SHRINK_TURNS):
+        before, left = left, access.durable(_shrink, timeout_s=30.0)
+        if left in (0, before):
+            break
     return Pruned(*counts)
 
 
@@ -51,6 +57,10 @@ def _chunks(access: Access, table: str, key: str, condition: str, values: tuple[
             return total
 
 
-def _shrink(connection: sqlite3.Connection) -> None:
-    """Give free pages back to the file system, at most 64 MiB at a time."""
-    connection.execute("PRAGMA incremental_vacuum(16384)").fetchall()
+def _shrink(connection: sqlite3.Connection) -> int:
+    """Give some free pages back to the file system; returns how many are left."""
+    left = int(connection.execute("PRAGMA freelist_count").fetchone()[0])
+    for _ in range(min(left, SHRINK_PAGES)):
+        # The pragma gives a row without columns for each page, which Python's module does not step over: one at a time.
+        connection.execute("PRAGMA incremental_vacuum(1)")
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])

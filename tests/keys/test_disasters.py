@@ -190,7 +190,7 @@ with Store(config.store_path) as store, KeyRing.open(config, store.keys) as ring
     print("sealed", ring.native.wrap(Purpose.FILES, b"patient", b"c").hex(), flush=True)
 """
 FAULTS = [
-    *((call, fault) for call in ("fsync", "rename", "write") for fault in ("signal=KILL", "error=ENOSPC")),
+    *((call, fault) for call in ("fsync", "renameat", "write") for fault in ("signal=KILL", "error=ENOSPC")),
     ("fsync", "error=EIO"),
 ]
 _TOLD = {"keys.full", "keys.io", "store.full", "store.io"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,12 @@ class TestRetention:
         assert store.prune(self.KEEP, now).events == 500
         assert store.events(EventFilter(limit=1)).items[0].path == b"1499"
         assert store.counts().events == 1000
+
+    def test_the_file_shrinks(self, store: Store, database: Path) -> None:
+        store.record_events(batch([b"n" * 200 + b"%d" % n for n in range(20_000)], at_ns=1))
+        store.flush()
+        store.prune(self.KEEP, 1)
+        with closing(sqlite3.connect(database)) as raw:
+            assert raw.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+            assert raw.execute("PRAGMA freelist_count").fetchone() == (0,)
+            assert raw.execute("PRAGMA page_count").fetchone()[0] < 500
