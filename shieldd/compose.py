@@ -200,6 +200,7 @@ class Daemon:
             readers=(config.api.group,),
             limits=Limits(
                 connections=config.api.connections,
+                body_bytes=config.api.body_limit_bytes,
                 head_s=config.api.request_timeout_s,
                 body_s=config.api.request_timeout_s,
             ),

@@ -147,7 +147,7 @@ CODES: Final[dict[str, Entry]] = {
     "api.json": Entry(2, 400, "request is not strict JSON"),
     "api.depth": Entry(2, 400, "request is nested too deeply"),
     "api.media": Entry(2, 415, "request body is not application/json"),
-    "api.too-large": Entry(2, 413, "request body is larger than 1 MiB"),
+    "api.too-large": Entry(2, 413, "request body is larger than the limit (1 MiB as shipped)"),
     "api.timeout": Entry(1, 408, "request took too long to arrive"),
     "api.busy": Entry(1, 503, "too many connections", "try again in a moment"),
     "api.internal": Entry(1, 500, "fault inside the daemon", "journalctl -u shieldd"),

@@ -34,7 +34,7 @@ from shieldd.api.protocol import Door, Limits
 from shieldd.api.respond import ActionResponse, ContentResponse, FollowResponse
 from shieldd.api.routes import ROUTES, Route, Shape
 from shieldd.api.streams import Feed
-from shieldd.api.strict import BODY_MAX, from_json, from_query
+from shieldd.api.strict import from_json, from_query
 from shieldd.errors import ShieldError
 
 log = logging.getLogger("shieldd.api")
@@ -182,15 +182,15 @@ async def _body(request: Request, limits: Limits) -> bytes:
         ShieldError: `api.too-large`, `api.timeout`, `api.media`.
     """
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared[:20]) > BODY_MAX:
-        raise ShieldError("api.too-large")
+    if declared.isdigit() and int(declared[:20]) > limits.body_bytes:
+        raise ShieldError("api.too-large", f"request body is larger than {limits.body_bytes} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(limits.body_s):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > BODY_MAX:
-                    raise ShieldError("api.too-large")
+                if len(body) > limits.body_bytes:
+                    raise ShieldError("api.too-large", f"request body is larger than {limits.body_bytes} bytes")
     except TimeoutError as error:
         raise ShieldError("api.timeout") from error
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shieldd.api.access import Peer
 from shieldd.api.problem import MEDIA_TYPE, problem_bytes
+from shieldd.api.strict import BODY_MAX
 from shieldd.errors import ShieldError
 
 _UCRED: Final = struct.Struct("iII")  # pid, uid, gid: unix(7)
@@ -31,6 +32,7 @@ class Limits:
         connections: at once, all peers together; beyond it the longest idle one goes.
         per_uid: at once for one uid other than root and the daemon's own.
         head_bytes: request line and headers; a query holds one path of 4,096 bytes, each up to three characters.
+        body_bytes: of one request; the client splits what is more.
         head_s: from connect, or from the first byte of a further request, to the end of the headers.
         body_s: for the whole body.
         write_s: a peer that takes no byte of an ordinary answer for so long is cut off.
@@ -40,6 +42,7 @@ class Limits:
     connections: int = 256
     per_uid: int = 64
     head_bytes: int = 16_384
+    body_bytes: int = BODY_MAX
     head_s: float = 10.0
     body_s: float = 10.0
     write_s: float = 30.0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import grp
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shieldd.api.access import ALL, NOBODY, NOTHING, READ, Access, Peer, Permission
+from shieldd.api.protocol import Limits
 from shieldd.api.routes import ROUTES, Route, Shape
 from tests.api.conftest import Served, serve
-from tests.api.identity import as_user
+from tests.api.identity import as_user, hold_as_user
 
 READERS = "games"  # a group that every Debian has, and that means nothing here
 STRANGER = 54_321
@@ -114,3 +116,16 @@ def test_every_route_that_changes_something_needs_more_than_reading() -> None:
     for route in ROUTES:
         if route.method == "POST" and route.path not in harmless:
             assert route.permission not in READ, route.path
+
+
+@pytest.mark.root
+def test_one_user_cannot_take_all_connections(shared: Served) -> None:
+    gid = grp.getgrnam(READERS).gr_gid
+    refused, child = hold_as_user(STRANGER, gid, shared.path, 80)
+    try:
+        assert refused == 80 - Limits().per_uid
+        assert status_of(as_user(STRANGER + 1, gid, shared.path, request_for(ROUTES[2]))) == 200
+        assert shared.ask("GET", "/v1/health")[0] == 200
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
