@@ -42,6 +42,8 @@ LOST_TEXT: Final = {
     Kind.WATCH_LIMIT: "a directory could not be watched; it is looked at by rescans until it can be",
     Kind.ROOT_GONE: "a guarded tree went away; nothing under it is seen",
 }
+LOST_CODE: Final = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}
+LOSS_PACE_NS: Final = 10 * 10**9
 
 log = structlog.get_logger("shieldd.pipeline")
 
@@ -197,6 +199,7 @@ class Pipeline:
         self._alive = alive
         self._found: deque[tuple[Batch, int, Match]] = deque()
         self._words: deque[tuple[str, Verdict, str, int]] = deque()
+        self._losses_told: dict[tuple[Kind, int], tuple[int, int]] = {}
         self._stopping = threading.Event()
         self.counters = Counters()
 
@@ -330,14 +333,18 @@ class Pipeline:
         return threats
 
     def _report_losses(self, batch: Batch) -> None:
+        """Tell of lost events: at once, then at most once in `LOSS_PACE_NS` of each kind and tree, with the count."""
         kinds = batch.events["kind"]
         for row in np.flatnonzero((kinds >= Kind.OVERFLOW) & (kinds <= Kind.ROOT_GONE)).tolist():
-            kind = Kind(int(kinds[row]))
+            kind, tree = Kind(int(kinds[row])), int(batch.events[row]["tree"])
             if kind not in LOST_KINDS:
                 continue
-            tree = int(batch.events[row]["tree"])
-            log.warning(LOST_TEXT[kind], tree=tree, kind=kind.name.lower(), lost=int(batch.events[row]["merged"]))
-            code = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}[
-                kind
-            ]
-            self._tell.trouble(code, LOST_TEXT[kind], LOST_KINDS[kind], tree, batch.path(row))
+            last_ns, kept_back = self._losses_told.get((kind, tree), (-LOSS_PACE_NS, 0))
+            now_ns = int(batch.events[row]["mono_ns"])
+            if 0 <= now_ns - last_ns < LOSS_PACE_NS:
+                self._losses_told[kind, tree] = (last_ns, kept_back + 1)
+                continue
+            self._losses_told[kind, tree] = (now_ns, 0)
+            text = LOST_TEXT[kind] + (f" ({kept_back} more times since it was last told)" if kept_back else "")
+            log.warning(text, tree=tree, kind=kind.name.lower())
+            self._tell.trouble(LOST_CODE[kind], text, LOST_KINDS[kind], tree, batch.path(row))

@@ -33,10 +33,13 @@ from shieldd.native.observe import schema as core_schema
 CONTAINED_LIMIT: Final = 1024
 GROUND_DESTROYED: Final = 0.2  # decayed over a minute: one lost file grounds a containment for 97 s
 EXPLAIN_LIMIT: Final = 8  # explanations per batch; an attack's thousandth file has the reasons of its first
+EXPLAIN_PACE_NS: Final = 10**9
 _S: Final = 10**9
 _FILE_KINDS: Final = (Kind.CREATE, Kind.WRITE, Kind.DELETE, Kind.RENAME, Kind.ATTRIB, Kind.READ)
 _TOUCHES_CANARY: Final = (Kind.WRITE, Kind.DELETE, Kind.RENAME)
 _LOOKED_AT: Final = (Kind.CREATE, Kind.WRITE, Kind.RENAME, Kind.ATTRIB)
+_IS_FILE: Final = np.isin(np.arange(256), _FILE_KINDS)
+_IS_LOOKED_AT: Final = np.isin(np.arange(256), _LOOKED_AT)
 _MALICIOUS_CONTENT: Final = FactFlag.EXECUTABLE | FactFlag.SCRIPT | FactFlag.NOTE_LIKE
 _PHI: Final = FactFlag.PHI_DICOM | FactFlag.PHI_HL7 | FactFlag.PHI_FHIR | FactFlag.PHI_TEXT
 _SEVERITY: Final = {
@@ -118,6 +121,7 @@ class Guard:
         self._column = {name: at for at, name in enumerate(names)}
         self.losses = Losses()
         self._contained: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._explained: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._acted: dict[Action, deque[int]] = {x: deque() for x in (Action.SEAL, Action.QUARANTINE, Action.CONTAIN)}
         self.lowered_by_limit = 0
 
@@ -137,7 +141,7 @@ class Guard:
             int64 row numbers. New or changed regular files that still exist.
         """
         facts, events = batch.facts, batch.events
-        wanted = np.isin(events["kind"], _LOOKED_AT) & ((events["flags"] & (EventFlag.SPECIAL | EventFlag.OPEN)) == 0)
+        wanted = _IS_LOOKED_AT[events["kind"]] & ((events["flags"] & (EventFlag.SPECIAL | EventFlag.OPEN)) == 0)
         wanted &= (facts["size"] > 0) & (facts["size"] <= max_bytes)
         wanted &= (facts["flags"] & np.uint64(FactFlag.SEALED)) == 0
         rows = np.flatnonzero(wanted)
@@ -175,7 +179,7 @@ class Guard:
         wanted = np.zeros(len(batch), np.int64)
         if logits is not None:
             wanted[finite] = logits[finite].argmax(axis=1)
-        files = np.isin(batch.events["kind"], _FILE_KINDS)
+        files = _IS_FILE[batch.events["kind"]]
         destroys = files & (batch.observations[:, self._column["destroys"]] > 0.5)
         canary = files & ((batch.facts["flags"] & np.uint64(FactFlag.CANARY)) != 0)
         interesting = (files & (wanted != Action.ALLOW)) | destroys | canary
@@ -198,11 +202,25 @@ class Guard:
             judged = self._judge(seen, wish, scores)
             if judged.action is Action.ALLOW and judged.verdict in (Verdict.PASSED, Verdict.ALONE):
                 continue
-            if self.policy is not None and wish is not Action.ALLOW and scores and explained < EXPLAIN_LIMIT:
+            due = scores and wish is not Action.ALLOW and explained < EXPLAIN_LIMIT
+            if self.policy is not None and due and self._wants_reasons(seen, judged.action):
                 judged.reasons += self.policy.explain(batch.observations[row], wish)
                 explained += 1
             decisions.append(self._decision(seen, batch.path(row), wish, judged, scores=scores, generation=generation))
         return decisions
+
+    def _wants_reasons(self, row: _Row, action: Action) -> bool:
+        """Reasons take milliseconds: every act has them, of one actor's alerts one a second."""
+        if action > Action.ALERT:
+            return True
+        key = (int(row.event["actor"]), row.tree)
+        if row.mono_ns - self._explained.get(key, -EXPLAIN_PACE_NS) < EXPLAIN_PACE_NS:
+            return False
+        self._explained[key] = row.mono_ns
+        self._explained.move_to_end(key)
+        while len(self._explained) > CONTAINED_LIMIT:
+            self._explained.popitem(last=False)
+        return True
 
     def _lose(self, batch: Batch, row: int) -> Streak:
         """Count a destroyed file: content lost under the actor's hand, or only a name removed."""

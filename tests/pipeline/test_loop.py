@@ -31,6 +31,7 @@ class Ears:
     acts: list[tuple[Action, bytes]] = field(default_factory=list)
     alerts: list[tuple[Action, bool]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     scans: list[int] = field(default_factory=list)
     waiting: int = 0
     acted: threading.Event = field(default_factory=threading.Event)
@@ -51,6 +52,7 @@ class Ears:
 
     def trouble(self, code: str, text: str, severity: Severity, tree: int, path: bytes) -> None:
         self.troubles.append(code)
+        self.words.append(text)
 
     def submit(self, decision: Decision, incident: Incident, batch: Batch, row: int) -> None:
         self.acts.append((decision.action, decision.path))
@@ -141,6 +143,15 @@ def test_lost_events_are_told_with_their_code() -> None:
     rows = [{"kind": kind} for kind in (Kind.OVERFLOW, Kind.WATCH_LIMIT, Kind.ROOT_GONE, Kind.RESCAN_DONE)]
     _pipeline(Queue(batch(*rows)), None, ears).run()
     assert ears.troubles == ["watch.overflow", "watch.limit", "watch.gone"]
+
+
+def test_a_flood_of_losses_is_told_once_and_counted() -> None:
+    ears = Ears()
+    flood = [{"kind": Kind.OVERFLOW, "at_s": number * 0.01} for number in range(200)]
+    later = [{"kind": Kind.OVERFLOW, "at_s": 60}]
+    _pipeline(Queue(batch(*flood), batch(*later)), None, ears).run()
+    assert ears.troubles == ["watch.overflow", "watch.overflow"]
+    assert "199 more times" in ears.words[-1]
 
 
 def test_a_match_is_decided_though_the_policy_allowed_and_counts_no_loss_twice() -> None:
