@@ -12,6 +12,7 @@ from shieldd.engine.parts import Parts, who
 from shieldd.engine.selection import choose
 from shieldd.errors import ShieldError
 from shieldd.model.decision import Outcome
+from shieldd.model.event import Kind
 from shieldd.native import envelope
 from shieldd.respond.quarantine import SUFFIX
 from shieldd.store import QuarantineRecord, SealedRecord
@@ -146,6 +147,8 @@ class Rewrapping:
                     reason = "would be done" if request.dry_run else "its tree is not guarded any more"
                     yield a.FileDone(os.path.join(root, x.path), outcome, b"", "", x.size, "", reason)
                 continue
+            for x in records:
+                parts.source.expect(tree, x.path, 1 << Kind.WRITE | 1 << Kind.ATTRIB)
             done = envelope.rewrap_many(
                 parts.trees[tree].root_fd,
                 [x.path for x in records],
