@@ -243,10 +243,14 @@ def check_out(world: World, rng: Generator) -> Iterator[float]:
         else:
             world.files[path] = File(plain(rng, kind), 0o100644, 13_000 + number, known=True)
             world.delete(path)
-        if rng.random() < 0.15:
+        if rng.random() < 0.4:
             blob = replace(plain(rng, "gzip", size=int(rng.integers(100, 5000))), format="", flags=0)
             world.create(world.fresh(38, ""), blob)  # loose object: zlib under a hash for a name
         yield float(rng.exponential(pace))
+    if rng.random() < 0.5:  # a branch without a directory: its files go, whatever they are
+        for path in some_files(world, rng, 19):
+            world.delete(path)
+            yield float(rng.exponential(pace))
 
 
 def build(world: World, rng: Generator) -> Iterator[float]:
@@ -284,23 +288,6 @@ def keep_secrets(world: World, rng: Generator) -> Iterator[float]:
                     yield float(rng.exponential(1.0))
                     world.delete(path, Truth.DOUBTFUL)
         yield float(rng.exponential(5.0))
-
-
-def scratch(world: World, rng: Generator) -> Iterator[float]:
-    """Pieces of no known kind, made and soon deleted by their maker: split and join, spools, caches."""
-    pace, stem = pace_of(rng, -3.5, -1), 7_600_000 + int(rng.integers(1000))
-    made = []
-    size = int(2 ** rng.uniform(10, 20))
-    for number in range(int(rng.integers(3, 30))):
-        path = Path(34, stem + (number if rng.random() < 0.5 else 0), "", f".{number:02}")
-        world.create(
-            path, replace(plain(rng, "blob", size=size) if rng.random() < 0.5 else encrypted(rng, size), flags=0)
-        )
-        made.append(path)
-        yield float(rng.exponential(pace))
-    for path in made:
-        world.delete(path)
-        yield float(rng.exponential(pace))
 
 
 def open_up(world: World, rng: Generator) -> Iterator[float]:
@@ -343,7 +330,6 @@ TRAINED: Final[dict[str, Family]] = {
     "check_out": check_out,
     "build": build,
     "keep_secrets": keep_secrets,
-    "scratch": scratch,
     "open_up": open_up,
     "one_accident": one_accident,
 }

@@ -8,7 +8,7 @@ from typing import Final
 
 from shieldd.learn.attacks import Family
 from shieldd.learn.benign import pace_of, some_files
-from shieldd.learn.content import FORMATS, Generator, edited, plain
+from shieldd.learn.content import FORMATS, Generator, edited, encrypted, plain
 from shieldd.learn.world import File, Path, World
 from shieldd.model.event import FactFlag
 
@@ -81,9 +81,27 @@ def restore(world: World, rng: Generator) -> Iterator[float]:
         yield float(rng.exponential(pace))
 
 
+def scratch(world: World, rng: Generator) -> Iterator[float]:
+    """Pieces of no known kind, made and soon deleted by their maker: split and join, spools, caches."""
+    pace, stem = pace_of(rng, -3.5, -1), 7_600_000 + int(rng.integers(1000))
+    made = []
+    size = int(2 ** rng.uniform(10, 20))
+    for number in range(int(rng.integers(3, 30))):
+        path = Path(34, stem + (number if rng.random() < 0.5 else 0), "", f".{number:02}")
+        world.create(
+            path, replace(plain(rng, "blob", size=size) if rng.random() < 0.5 else encrypted(rng, size), flags=0)
+        )
+        made.append(path)
+        yield float(rng.exponential(pace))
+    for path in made:
+        world.delete(path)
+        yield float(rng.exponential(pace))
+
+
 HELD_OUT: Final[dict[str, Family]] = {
     "recompress": recompress,
     "deidentify": deidentify,
     "upgrade": upgrade,
     "restore": restore,
+    "scratch": scratch,
 }

@@ -43,7 +43,7 @@ class Share:
         n, p = self.total, self.rate
         centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
         half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-        return max(centre - half, 0.0), min(centre + half, 1.0)
+        return (max(centre - half, 0.0) if self.hits else 0.0), min(centre + half, 1.0)
 
     def __str__(self) -> str:
         low, high = self.interval

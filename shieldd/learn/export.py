@@ -19,7 +19,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from shieldd.detect.manifest import FORMAT, KEY_NAME, MANIFEST_NAME, MODEL_LIMIT_BYTES, MODEL_NAME, sign
-from shieldd.learn.network import CLIP, DESTROYED_LEAST, MASKED, Normaliser, Params, apply, columns, masks, normalise
+from shieldd.learn.network import (
+    CLIP,
+    CONTENT_LOSS,
+    DESTROYED_LEAST,
+    MASKED,
+    Normaliser,
+    Params,
+    apply,
+    columns,
+    masks,
+    normalise,
+)
 from shieldd.model.decision import Action
 from shieldd.native.observe import schema
 
@@ -74,7 +85,14 @@ def build(params: Params, norm: Normaliser, metadata: Mapping[str, str]) -> Mode
         "seal_allowed",
     )
     malicious = at_least(("executable", "script", "note_like"), 0.5, "malicious")
-    destroyed = at_least(("destroyed_60s", "tree_destroyed_60s"), DESTROYED_LEAST, "destroyed")
+    destroyed = node(
+        "And",
+        [
+            at_least(("destroyed_60s", "tree_destroyed_60s"), DESTROYED_LEAST, "destroyed"),
+            at_least(CONTENT_LOSS, DESTROYED_LEAST, "content_lost"),
+        ],
+        "contain_allowed",
+    )
     always = node("Equal", [destroyed, destroyed], "always")
     allowed = node("Concat", [always, always, exposed, malicious, destroyed], "allowed", axis=1)
     gate = node("Sub", [node("Cast", [allowed], "allowed_number", to=TensorProto.FLOAT), one], "gate")

@@ -5,7 +5,8 @@
     h = relu(relu(z W1 + b1) W2 + b2)
     logits = h W3 + b3 + 10,000 (m(x) - 1)      value = h w4 + b4
 
-m(x) is 1 where an action may be taken at all: contain only where a known file was destroyed of late, seal only where
+m(x) is 1 where an action may be taken at all: contain only where a known file was destroyed of late and content was
+overwritten, paired with unreadable content, or made unreadable (a plain deletion is asked about); seal only where
 patient data is exposed, quarantine only an executable, a script or a note.
 """
 
@@ -26,6 +27,7 @@ CLIP: Final = 8.0
 MASKED: Final = 10_000.0
 HIDDEN: Final = 96
 DESTROYED_LEAST: Final = 0.2
+CONTENT_LOSS: Final = ("overwritten_60s", "bad_pairs_60s", "encrypted_outputs_60s")
 COUNT_UNIT: Final = "decayed count"
 
 Params = dict[str, Any]
@@ -68,7 +70,8 @@ def masks(x: jax.Array) -> jax.Array:
     one = jnp.ones(x.shape[:-1], x.dtype)
     seal = (highest("phi") >= 0.5) & (highest("exposed_read", "exposed_write") >= 0.5)
     quarantine = highest("executable", "script", "note_like") >= 0.5
-    contain = highest("destroyed_60s", "tree_destroyed_60s") >= DESTROYED_LEAST
+    destroyed = highest("destroyed_60s", "tree_destroyed_60s") >= DESTROYED_LEAST
+    contain = destroyed & (highest(*CONTENT_LOSS) >= DESTROYED_LEAST)
     allowed = {
         Action.ALLOW: one,
         Action.ALERT: one,

@@ -51,10 +51,12 @@ def rewards(episode: Episode) -> np.ndarray:
     out[notes, Action.QUARANTINE] = 0.0
     drop = truth == Truth.DROP
     out[drop, Action.ALLOW] = QUARANTINE_MISSED
+    out[drop, Action.CONTAIN] = QUARANTINE_WRONG  # its own row is about the file; the attack has rows of its own
     out[drop, Action.ALERT] = QUARANTINE_MISSED / 2
     out[drop, Action.QUARANTINE] = QUARANTINE_RIGHT
     exposure = truth == Truth.EXPOSURE
     out[exposure, Action.ALLOW] = SEAL_MISSED
+    out[exposure, Action.CONTAIN] = QUARANTINE_WRONG
     out[exposure, Action.ALERT] = SEAL_MISSED / 2
     out[exposure, Action.SEAL] = SEAL_RIGHT
     doubt = truth == Truth.DOUBTFUL

@@ -99,6 +99,10 @@ def _episode(
         late = float(rng.uniform(0, 20)) if rng.random() < 0.5 else 0.0
         for _ in range(int(rng.integers(2, 5)) if rng.random() < 0.15 else 1):  # some attacks are several processes
             actors.append((late, attacker, families.attacks[name](world, rng)))
+        if not attributed and rng.random() < 0.3:  # without attribution, drops and exports fall into an attack's time
+            beside = str(rng.choice(list(families.attacks)))
+            names.append(beside)
+            actors.append((late + float(rng.uniform(0, 3)), 0, families.attacks[beside](world, rng)))
     benign_count = int(rng.integers(0, 3)) if hostile else int(rng.integers(1, 3))
     for number in range(benign_count):
         name = str(rng.choice(list(families.benign)))

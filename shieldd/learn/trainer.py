@@ -45,7 +45,7 @@ class Settings:
         entropy: weight of the policy's entropy at the start, fading out with imitation.
     """
 
-    steps: int = 1600
+    steps: int = 1400
     batch: int = 160
     rate: float = 2e-3
     decay: float = 1e-4

@@ -207,9 +207,12 @@ def test_the_graph_forbids_what_has_no_ground(tmp_path: Path) -> None:
     bare[:, at["tree_destroyed_60s"]] = 0
     assert (policy.score(bare)[:, 2:] < -5_000).all()
     free = bare.copy()
-    for name in ("phi", "exposed_read", "script", "destroyed_60s"):
+    for name in ("phi", "exposed_read", "script", "destroyed_60s", "bad_pairs_60s"):
         free[:, at[name]] = 1
     assert (policy.score(free) > -5_000).all()
+    for name in ("overwritten_60s", "bad_pairs_60s", "encrypted_outputs_60s"):
+        free[:, at[name]] = 0
+    assert (policy.score(free)[:, 4] < -5_000).all()  # plain deletions
     assert (policy.score(seen)[:, :2] > -5_000).all()
 
 
