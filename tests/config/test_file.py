@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shieldd.config import Config, ConfigError, DaemonMode, TreeMode, Unlock
@@ -146,7 +146,7 @@ def test_trust_names_a_digest_and_a_tree_of_the_file(tmp_path: Path, tree: Path)
 def test_a_snapshot_cannot_be_changed(tmp_path: Path, tree: Path) -> None:
     config = Config.load(write(tmp_path, f'[[tree]]\npath = "{tree}"\n'))
     with pytest.raises(ValueError, match="frozen"):
-        config.guard.contain_limit = 100  # type: ignore[misc]
+        config.guard.contain_limit = 100
 
 
 def test_values_are_plain_and_printable(tmp_path: Path, tree: Path) -> None:
@@ -197,7 +197,7 @@ _VALUE = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*Config.model_fields, "x"]),

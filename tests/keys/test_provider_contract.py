@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shieldd.config import Unlock
@@ -141,7 +141,7 @@ JUNK = st.recursive(
 class TestLocalExport:
     """Whatever stands in a keystore instead of roots is refused by name."""
 
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(junk=JUNK)
     def test_junk(self, junk: object) -> None:
         secret = Secret(Unlock.KEYFILE, lambda: bytearray(CREDENTIAL))

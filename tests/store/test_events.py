@@ -67,7 +67,7 @@ def test_a_reader_pages_on_by_number(store: Store) -> None:
 _NAMES = st.binary(min_size=1, max_size=6).filter(lambda name: b"\0" not in name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     paths=st.lists(st.lists(_NAMES, min_size=1, max_size=3).map(b"/".join), min_size=1, max_size=20),
     under=st.binary(max_size=3).filter(lambda name: b"\0" not in name),
