@@ -79,9 +79,13 @@ def run_training(arguments: argparse.Namespace) -> int:
     if difference > export.PARITY:
         say(f"inference runtime and trainer differ by {difference:.1e}; nothing was written")
         return 1
-    vectors = sample[:: max(len(sample) // 64, 1)]
     digest = export.write(
-        out, model, version=version, reference=reference_row(episodes), vectors=vectors, key=private_key(arguments.key)
+        out,
+        model,
+        version=version,
+        reference=reference_row(episodes[:200]),
+        vectors=sample,
+        key=private_key(arguments.key),
     )
     (out / "curve.svg").write_text(draw_curve(trained.curve), "utf-8")
     (out / "curve.json").write_text(json.dumps(trained.curve), "ascii")
