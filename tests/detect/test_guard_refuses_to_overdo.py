@@ -201,3 +201,13 @@ def test_a_match_asks_for_quarantine_only_where_its_rule_says_so() -> None:
     informs = Match(MatchKind.YARA, "r", "t", False, b"", False)
     (decision,) = decide(Guard(ACT), batch({"flags": FactFlag.EXECUTABLE}), None, content={0: informs})
     assert decision.action is Action.ALERT
+
+
+def test_a_drop_beside_a_contained_attack_is_still_taken_away() -> None:
+    guard = Guard(ACT)
+    logits = np.array([[0, 0, -9, 4, 9], [0, 0, -9, 4, 9], [0, 0, -9, -4, 9]], np.float32)
+    drop = {"destroyed_60s": 1, "flags": FactFlag.EXECUTABLE}
+    decisions = decide(guard, batch({"destroyed_60s": 1}, drop, drop), logits)
+    assert [x.action for x in decisions] == [Action.CONTAIN, Action.QUARANTINE, Action.ALERT]
+    assert decisions[1].rule == "beside-contained"
+    assert decide(guard, batch({"destroyed_60s": 1}), logits[:1])[0].action is Action.ALERT  # no ground for the file
