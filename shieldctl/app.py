@@ -19,9 +19,13 @@ def _version(context: typer.Context, wanted: bool) -> None:
     """Our own version; the daemon's beside it where one answers."""
     if not wanted:
         return
-    from importlib.metadata import version  # noqa: PLC0415  (start-up time)
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (start-up time)
 
-    typer.echo(f"shieldctl {version('shieldd')}")
+    try:
+        own = version("shieldd")
+    except PackageNotFoundError:
+        own = "(run from its source, not installed)"
+    typer.echo(f"shieldctl {own}")
     try:
         status = Client(context.params.get("socket") or os.environ.get("SHIELD_SOCKET")).get("/v1/status")
     except ShieldError:
