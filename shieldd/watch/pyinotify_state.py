@@ -16,7 +16,7 @@ from shieldd.watch import OWN_PREFIX, Tree
 from shieldd.watch.directories import NONE, Directories, MountPointError, entries, mount_of, open_dir
 from shieldd.watch.kernel_queue import KernelQueue, Raw, records
 from shieldd.watch.records import Announcements, Place, Record, Records
-from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, stamp
+from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, refresh, stamp
 
 MOVE_WAIT_NS = 20_000_000
 """How long the second half of a move may take."""
@@ -89,9 +89,11 @@ class State:
                 self._arrived(entry.tree, place, raw.cookie, directory=directory, own=own)
             elif own:
                 return
-            elif directory:
-                self._directory(raw, place)
-            else:
+            elif directory and raw.mask & n.IN_CREATE:
+                self.directory_came(place)
+            elif directory and raw.mask & n.IN_DELETE:
+                self._directory_gone(place)
+            elif not directory:
                 self._file(raw, entry.tree, place)
 
     def _file(self, raw: Raw, tree: int, place: Place) -> None:
@@ -101,12 +103,6 @@ class State:
                     return
                 self._operation(tree, place, kind, held=held, ends=ends)
                 return
-
-    def _directory(self, raw: Raw, place: Place) -> None:
-        if raw.mask & self.queue.names.IN_CREATE:
-            self.directory_came(place)
-        elif raw.mask & self.queue.names.IN_DELETE:
-            self._directory_gone(place)
 
     def path(self, place: Place) -> bytes:
         """Path of a place relative to its tree's root."""
@@ -137,6 +133,7 @@ class State:
     def _operation(self, tree: int, place: Place, kind: Kind, *, held: bool | None, ends: bool = True) -> None:
         path = self.path(place)
         if self.announced.takes(tree, path, (kind,), self.mono_ns, ends=ends):
+            refresh(self.known.setdefault(place[0], {}), place[1], self.trees[tree].fd, path)
             return
         live = self.records.live(place)
         if live is not None:
@@ -237,9 +234,11 @@ class State:
     def _renamed(self, tree: int, source: Move, place: Place) -> None:
         path = self.path(place)
         if self.announced.takes(tree, path, (Kind.RENAME, Kind.CREATE), self.mono_ns):
+            refresh(self.known.setdefault(place[0], {}), place[1], self.trees[tree].fd, path)
             return
         live = self.records.live(source.place)
-        if live is not None and live.kind is not Kind.DELETE and not self.records.touched(place):
+        carried = live is not None and live.kind is not Kind.DELETE and not live.old_path
+        if live is not None and carried and not self.records.touched(place):
             self.counts.merged += 2
             self.records.carry(live, path, place)
             return
@@ -276,6 +275,7 @@ class State:
             return
         if not self.announced.takes(tree, path, (Kind.REMOVE_DIR,), self.mono_ns):
             self._add(self.record(Kind.REMOVE_DIR, tree, place, path))
+        self.records.barrier()  # a new directory of this name may follow
 
     def _directory_moved(self, tree: int, source: Move, place: Place) -> None:
         id_, over = self.directories.child(*source.place), self.directories.child(*place)

@@ -83,9 +83,8 @@ class Records:
             record.kind = kind
 
     def carry(self, record: Record, path: bytes, place: Place) -> None:
-        """Take a record along to its new name; the caller has seen that nothing touched it."""
-        if not record.old_path:
-            record.old_path, record.old_place = record.path, record.place
+        """Take a record that has no older name along to its new one; the caller has seen that nothing touched it."""
+        record.old_path, record.old_place = record.path, record.place
         record.path, record.place = path, place
         record.kind = Kind.RENAME
         record.ops |= 1 << Kind.RENAME

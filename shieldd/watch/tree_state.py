@@ -53,3 +53,11 @@ class Counts:
 def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file."""
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def refresh(files: dict[bytes, Stamp], name: bytes, root_fd: int, path: bytes) -> None:
+    """Take the outcome of one of our own operations into the known state."""
+    try:
+        files[name] = stamp(os.stat(path, dir_fd=root_fd, follow_symlinks=False))
+    except OSError:
+        files.pop(name, None)

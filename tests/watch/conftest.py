@@ -16,7 +16,7 @@ from shieldd.watch.native_source import NativeSource
 from shieldd.watch.pyinotify_source import PyinotifySource
 
 BACKENDS = {"native": NativeSource, "pyinotify": PyinotifySource}
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ impl Watcher {
             }
             let mut state = lock(&self.shared.state);
             let now_ns = kernel::clocks().1;
-            if state.notices.is_empty() && state.pending.is_empty() {
+            if state.notices.is_empty() && state.pending.is_empty() && state.own.is_empty() {
                 let work = taking.drain.next_work(&state);
                 let now = Instant::now();
                 if work.is_some_and(|at| at <= now) {
@@ -259,7 +259,7 @@ impl Watcher {
                 state.waiting = false;
                 continue;
             }
-            if state.notices.is_empty() {
+            if state.notices.is_empty() && !state.pending.is_empty() {
                 if let Some(wait_ns) = state.pending.due_in(now_ns, hold_ns) {
                     let now = Instant::now();
                     if now >= deadline {

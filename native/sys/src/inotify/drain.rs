@@ -124,6 +124,15 @@ impl Drain {
             });
         self.at = 0;
         self.renumbered.append(&mut state.renumbered);
+        for (tree, dir, path) in state.own.drain(..) {
+            let name = path.rsplit(|&b| b == b'/').next().unwrap_or(&path);
+            match stat_in(self.roots[tree as usize].as_fd(), &path) {
+                Some(stat) => {
+                    self.known.put(dir, name, Stamp::of(&stat), 0);
+                }
+                None => self.known.remove(dir, name),
+            }
+        }
         for notice in state.notices.drain(..) {
             let path = self.current.path(b"", &notice.path);
             let (at_ns, mono_ns) = kernel::clocks();

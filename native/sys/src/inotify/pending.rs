@@ -257,24 +257,18 @@ impl Pending {
         }
     }
 
-    /// Carries the record of `old` along to the new name. The caller has seen that `new` is untouched.
-    pub(super) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span, over: bool) {
+    /// Carries the record of `old`, which has no older name, along to the new one. The caller has seen that `new` is
+    /// untouched.
+    pub(super) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span) {
         let rec = &mut self.recs[at];
-        if rec.from.len == 0 {
-            rec.from = rec.path;
-            rec.from_dir = rec.dir;
-        }
+        rec.from = rec.path;
+        rec.from_dir = rec.dir;
         rec.path = path;
         rec.dir = new.dir;
         rec.ops |= 1 << Kind::Rename as u16;
         rec.kind = Kind::Rename;
         rec.merged += 2;
-        if over {
-            rec.flags |= flags::OVER;
-        }
-        if rec.from.name_of(&self.arena) == old.name && rec.from_dir == old.dir {
-            self.set(old, at, true);
-        }
+        self.set(old, at, true);
         self.set(new, at, false);
     }
 

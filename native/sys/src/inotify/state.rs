@@ -18,6 +18,9 @@ const OURS: &[u8] = b".shieldd-";
 /// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them.
 pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
 
+/// Own operations whose outcome waits for the known state; beyond it a rescan would report them.
+const OWN: usize = 65_536;
+
 /// Places listed as not covered, per kind of reason.
 pub(super) const PLACES: usize = 1024;
 
@@ -91,6 +94,8 @@ pub(super) struct State {
     pub(super) expected: Expected,
     pub(super) counters: Counters,
     pub(super) notices: Vec<Notice>,
+    /// Own operations that were dropped (tree, directory, path): the known state takes their outcome in silence.
+    pub(super) own: Vec<(u16, i32, Vec<u8>)>,
     /// Directories that went away (`NONE`) or got another id, for whoever keeps something by their id.
     pub(super) renumbered: Vec<(i32, i32)>,
     /// Errors behind directories without a watch.
@@ -120,6 +125,7 @@ impl State {
             expected: Expected::default(),
             counters: Counters::default(),
             notices: Vec::new(),
+            own: Vec::new(),
             renumbered: Vec::new(),
             unwatched: Table::default(),
             left_out: Vec::new(),
@@ -239,8 +245,12 @@ impl State {
             return false;
         }
         self.here_path(name);
-        self.expected
-            .takes(self.here.tree, &self.scratch, kinds, ends, self.mono_ns)
+        let (tree, now_ns) = (self.here.tree, self.mono_ns);
+        let taken = self.expected.takes(tree, &self.scratch, kinds, ends, now_ns);
+        if taken && ends && self.own.len() < OWN {
+            self.own.push((tree, self.here.id, self.scratch.clone()));
+        }
+        taken
     }
 
     fn was_scanned(&mut self, dir: i32, name: &[u8]) -> bool {
@@ -418,10 +428,12 @@ impl State {
         let old_touch = self.pending.touch(old);
         let new_touch = self.pending.touch(new);
         if let (Touch::Live(at), Touch::None) = (old_touch, new_touch) {
-            if self.pending.recs[at].kind != Kind::Delete {
+            // one that was renamed before may have replaced a file there, whose end must be told
+            let rec = &self.pending.recs[at];
+            if rec.kind != Kind::Delete && rec.from.len == 0 {
                 self.counters.merged += 2;
                 let path = self.pending.path(&self.here.prefix, raw.name);
-                return self.pending.carry(at, old, new, path, false);
+                return self.pending.carry(at, old, new, path);
             }
         }
         if self.pending.is_full() {
@@ -601,6 +613,8 @@ impl State {
         if self.enter(parent) && !self.announced(name, &[Kind::RemoveDir], true) {
             self.directory_record(Kind::RemoveDir, parent, name, false);
         }
+        // a new directory of this name may follow: what comes into it must not be told before this
+        self.pending.barrier();
     }
 
     fn directory_arrives(&mut self, raw: &Raw<'_>) {

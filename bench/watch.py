@@ -1,0 +1,235 @@
+"""Watching: the same storm read by shieldd, by a bare C reader and by the Python libraries, one after the other.
+
+Storm: one thread, files x (create, write 64 B, close, rename, unlink) over 1,000 directories: 6 kernel events a file.
+*Backlog*: the reader is stopped during the storm and the queue is unbounded, so that the drain is its own speed.
+*Live*: the reader runs beside the storm with the kernel's default queue. Needs root for the backlog (sysctl, put back).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+QUEUE: Final = Path("/proc/sys/fs/inotify/max_queued_events")
+DIRS: Final = 1000
+FILES: Final = 100_000
+SLOW_FILES: Final = 10_000
+ROUNDS: Final = 5
+COMMAND: Final = "python -m bench watch"
+
+Row = dict[str, Any]
+
+
+def _build(where: Path) -> None:
+    for name in ("reader", "storm"):
+        source = HERE / "peers" / f"{name}.c"
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", where / name, source], check=True)
+
+
+def _start(where: Path, name: str, tree: Path, **env: str) -> subprocess.Popen[str]:
+    if name.startswith("C"):
+        command = [os.fspath(where / "reader"), os.fspath(tree)]
+        if name == "C moderated":
+            env["MODERATE"] = "1"
+    else:
+        command = [sys.executable, "-m", "bench.peers.watch_reader", name, os.fspath(tree)]
+    reader = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=HERE.parent, env=os.environ | env
+    )
+    assert reader.stdout is not None
+    if reader.stdout.readline() != "ready\n":
+        raise RuntimeError(f"{name} did not start")
+    return reader
+
+
+@contextmanager
+def _tree(where: Path, dirs: int = DIRS) -> Iterator[Path]:
+    tree = where / "tree"
+    tree.mkdir()
+    for i in range(dirs):
+        (tree / f"d{i}").mkdir()
+    try:
+        yield tree
+    finally:
+        shutil.rmtree(tree)
+
+
+@contextmanager
+def _unbounded() -> Iterator[None]:
+    """The kernel's queue without its bound; put back whatever happens."""
+    before = QUEUE.read_text()
+    QUEUE.write_text("8000000")
+    try:
+        yield
+    finally:
+        QUEUE.write_text(before)
+
+
+def _end(reader: subprocess.Popen[str]) -> dict[str, float]:
+    assert reader.stdout is not None
+    line = reader.stdout.readline()
+    reader.kill()
+    reader.wait()
+    return dict(json.loads(line))
+
+
+def _storm(where: Path, tree: Path, files: int) -> float:
+    command = [where / "storm", tree, str(DIRS), str(files)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def backlog(where: Path, name: str, files: int) -> dict[str, float]:
+    """One drain: events of the storm per second, and processor seconds per million of them."""
+    with _tree(where) as tree, _unbounded():
+        reader = _start(where, name, tree)
+        reader.send_signal(signal.SIGSTOP)
+        _storm(where, tree, files)
+        began = time.perf_counter()
+        reader.send_signal(signal.SIGCONT)
+        said = _end(reader)
+        took = time.perf_counter() - began
+    return said | {"rate": files * 6 / took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
+
+
+def live(where: Path, name: str, files: int) -> dict[str, float]:
+    """One storm beside a reader at the default queue: losses, processor seconds per million events."""
+    with _tree(where) as tree:
+        reader = _start(where, name, tree)
+        took = _storm(where, tree, files)
+        said = _end(reader)
+    return said | {"storm_s": took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
+
+
+def nested(where: Path, name: str) -> int:
+    """Files in directories made a moment before that a reader saw, of 300."""
+    with _tree(where, 0) as tree:
+        reader = _start(where, name, tree, KEEP_FILES="1")
+        make = "for i in $(seq 300); do mkdir -p t$i/a/b/c/d && echo x > t$i/a/b/c/d/file; done"
+        script = f"{make}; sleep 1; echo x > END"
+        subprocess.run(["sh", "-c", script], cwd=tree, check=True)
+        return int(_end(reader)["files"]) - (0 if name.startswith("watchdog") else 1)
+
+
+def inspected(where: Path, files: int, *, paused: bool) -> dict[str, float]:
+    """Files rewritten, then looked into: head, middle and tail samples and all features."""
+    with _tree(where, 100) as tree:
+        for i in range(files):
+            (tree / f"d{i % 100}" / f"f{i}").write_bytes(os.urandom(512) * 64)
+        with _unbounded() if paused else _nothing():
+            reader = _start(where, "native-inspect", tree)
+            if paused:
+                os.sched_setaffinity(reader.pid, {max(os.sched_getaffinity(0))})
+                reader.send_signal(signal.SIGSTOP)
+            for i in range(files):
+                with open(tree / f"d{i % 100}" / f"f{i}", "r+b") as file:
+                    file.write(b"changed")
+            (tree / "END").write_bytes(b"x")
+            began = time.perf_counter()
+            reader.send_signal(signal.SIGCONT)
+            said = _end(reader)
+            took = time.perf_counter() - began
+    return said | {"rate": said["looked"] / took, "per_cpu_s": said["looked"] / said["cpu_s"]}
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _row(what: str, value: float, unit: str, peer: str = "", ratio: float | None = None, target: str = "",
+         *, met: bool | None = None) -> Row:  # fmt: skip
+    return {
+        "what": what,
+        "value": value,
+        "unit": unit,
+        "peer": peer,
+        "ratio": ratio,
+        "target": target,
+        "met": met,
+        "command": COMMAND,
+    }
+
+
+def _median(runs: list[dict[str, float]], key: str) -> float:
+    return statistics.median(run[key] for run in runs)
+
+
+def _backlog_rows(where: Path) -> Iterator[Row]:
+    slow = ("inotify_simple", "pyinotify", "watchdog")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("C", "native", *slow)}
+    for _ in range(ROUNDS):
+        for name, kept in runs.items():
+            kept.append(backlog(where, name, SLOW_FILES if name in slow else FILES))
+    ours, bare = _median(runs["native"], "rate"), _median(runs["C"], "rate")
+    lost = sum(run["lost"] for run in runs["native"])
+    yield _row("drain to Python batches, backlog", round(ours), "events/s", f"bare C {bare:,.0f}/s",
+               round(ours / bare, 2), ">= 0.75 of bare C", met=ours >= 0.75 * bare and not lost)  # fmt: skip
+    for name, least in zip(slow, (10, 50, 50), strict=True):
+        rate = _median(runs[name], "rate")
+        yield _row(f"drain to Python batches, backlog, beside {name}", round(ours), "events/s", f"{name} {rate:,.0f}/s",
+                   round(ours / rate, 1), f">= {least} x", met=ours >= least * rate)  # fmt: skip
+    spent = _median(runs["native"], "cpu_per_million")
+    yield _row("processor time of the drain", round(spent, 3), "CPU s per 1M events",
+               f"bare C {_median(runs['C'], 'cpu_per_million'):.3f}")  # fmt: skip
+
+
+def _live_rows(where: Path) -> Iterator[Row]:
+    peers = ("C", "inotify_simple", "pyinotify", "watchdog")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("native", *peers)}
+    for _ in range(ROUNDS):
+        for name in ("native", "C", "inotify_simple"):
+            runs[name].append(live(where, name, FILES))
+    for name in ("pyinotify", "watchdog"):
+        runs[name].append(live(where, name, SLOW_FILES))
+    lost = max(run["lost"] for run in runs["native"])
+    spent = _median(runs["native"], "cpu_per_million")
+    beside = ", ".join(f"{name} {_median(runs[name], 'cpu_per_million'):.2f}" for name in peers)
+    yield _row("lost in the live storm of 500,000 operations, default queue (worst of 5)", lost, "events", "", None,
+               "0", met=lost == 0)  # fmt: skip
+    yield _row("processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None, "<= 0.35",
+               met=spent <= 0.35)  # fmt: skip
+    yield _row("the storm itself beside our reader", round(_median(runs["native"], "storm_s"), 2), "s",
+               f"beside bare C {_median(runs['C'], 'storm_s'):.2f}")  # fmt: skip
+
+
+def _nested_rows(where: Path) -> Iterator[Row]:
+    for name in ("native", "inotify_simple", "pyinotify", "watchdog"):
+        seen = [nested(where, name) for _ in range(3)]
+        ours = name == "native"
+        what = f"files in directories made a moment before, seen of 300, three runs: {name}"
+        yield _row(what, min(seen), "files", " ".join(map(str, seen)), None, "300" if ours else "",
+                   met=min(seen) == 300 if ours else None)  # fmt: skip
+
+
+def _inspect_rows(where: Path) -> Iterator[Row]:
+    runs = [inspected(where, 20_000, paused=True) for _ in range(ROUNDS)]
+    rate = _median(runs, "rate")
+    yield _row("changed files inspected, one core", round(rate), "files/s", "", None, ">= 15,000", met=rate >= 15_000)
+    beside = [inspected(where, 20_000, paused=False) for _ in range(3)]
+    lost = max(run["lost"] for run in beside)
+    yield _row("lost while inspecting 20,000 files at the speed they are written, default queue", lost, "events", "",
+               None, "0", met=lost == 0)  # fmt: skip
+
+
+def rows() -> Iterable[Row]:
+    """All measurements, as they are made."""
+    with tempfile.TemporaryDirectory(prefix="shieldd-bench-") as name:
+        where = Path(name)
+        _build(where)
+        if os.geteuid() == 0:
+            yield from _backlog_rows(where)
+            yield from _inspect_rows(where)
+        yield from _live_rows(where)
+        yield from _nested_rows(where)
