@@ -180,6 +180,12 @@ def write(path: Path, raw: bytes) -> None:
             os.close(directory)
 
 
+def sweep(path: Path) -> None:
+    """Remove temporary files that a crash left; only while nobody else writes the keystore."""
+    for left in path.parent.glob(f".shieldd-{path.name}*-*"):
+        left.unlink(missing_ok=True)
+
+
 def copy_path(path: Path) -> Path:
     """Where the copy lies."""
     return path.with_name(path.name + ".copy")

@@ -115,6 +115,7 @@ class KeyRing:
                 ring.reports = ("keystore was damaged and was restored from its copy",)
             ring._load_all()
             ring._note()
+            ring._sweep()
         except ShieldError:
             ring.close()
             raise
@@ -310,6 +311,13 @@ class KeyRing:
             if version.state in LOADED:
                 with wiped(self._provider.unwrap(version.wrapped, version.context(self._keystore.id))) as key:
                     self._add(version, key)
+
+    def _sweep(self) -> None:
+        try:
+            with self._alone():
+                files.sweep(self._path)
+        except ShieldError as error:
+            self.reports = (*self.reports, f"temporary files of the keystore were left: {error.message}")
 
     def _add(self, version: KeyVersion, key: bytearray) -> None:
         seals = version.state is KeyState.ACTIVE

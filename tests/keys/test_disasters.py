@@ -215,6 +215,8 @@ def still_whole(place: Path, told: str) -> None:
             assert ring.native.unwrap(bytes.fromhex(wrapped), b"c") == b"patient"
         assert [x.purpose for x in ring.list() if x.state is KeyState.ACTIVE] == list(Purpose)
         ring.rotate(Purpose.FILES)
+        assert ring.reports == ()
+    assert not list(config.daemon.state_dir.glob(".shieldd-keystore*"))
 
 
 @pytest.mark.slow
