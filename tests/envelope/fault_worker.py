@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from shieldd.errors import ShieldError
 from shieldd.native import envelope as native
@@ -27,8 +28,8 @@ def keyring(*, newest: int = 1) -> native.Keyring:
     return ring
 
 
-def act(name: str, base: str, ring: native.Keyring) -> list[object]:
-    """Runs the act; returns what came of each file."""
+def prepared(name: str, base: str, ring: native.Keyring) -> Callable[[], list[object]]:
+    """The act, with all that it needs open already; it returns what came of each file."""
     root, store = (os.open(os.path.join(base, d), os.O_RDONLY) for d in ("tree", "store"))
     journal = native.Journal(os.open(os.path.join(base, "journal"), os.O_RDONLY))
     files = native.SealOptions(native.Purpose.FILES, "fault", b"host", threads=1)
@@ -41,18 +42,22 @@ def act(name: str, base: str, ring: native.Keyring) -> list[object]:
         "restore": lambda: native.open_into(store, b"object", root, b"ward/a.dcm", ring, journal, threads=1),
         "rewrap": lambda: native.rewrap_many(root, [b"ward/a.dcm.shield"], ring, native.Purpose.FILES, revoke=True),
     }
-    os.path.exists(BEGIN)
-    try:
-        result = acts[name]()
-    finally:
-        os.path.exists(END)
-    return result if isinstance(result, list) else [result]
+
+    def run() -> list[object]:
+        os.path.exists(BEGIN)
+        try:
+            result = acts[name]()
+        finally:
+            os.path.exists(END)
+        return result if isinstance(result, list) else [result]
+
+    return run
 
 
-def outcome(base: str, name: str) -> str:
+def outcome(run: Callable[[], list[object]]) -> str:
     """Runs the act and tells its end in a word."""
     try:
-        results = act(name, base, keyring(newest=2 if name == "rewrap" else 1))
+        results = run()
     except ShieldError as error:
         return error.code
     refused = [r.code for r in results if isinstance(r, ShieldError)]
@@ -66,8 +71,9 @@ def main() -> None:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            run = prepared(name, base, keyring(newest=2 if name == "rewrap" else 1))
             signal.sigwait({signal.SIGUSR1})
-            os.write(writer, outcome(base, name).encode())
+            os.write(writer, outcome(run).encode())
             os._exit(0)
         os.close(writer)
         print(child, flush=True)

@@ -4,7 +4,6 @@
 //! must die, the other one. At every instant one slot is whole. A cut-off run is simply run again.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 
 use rustix::fs::{fdatasync, flock, syncfs, FlockOperation, OFlags};
@@ -179,18 +178,29 @@ pub fn each<T: Send>(
     threads: usize,
     act: impl Fn(&[u8]) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(paths.len()));
+    each_of(paths.to_vec(), threads, act)
+}
+
+/// Runs `act` on every item, on `threads` threads; results in the order of the items.
+pub fn each_of<I: Send, T: Send>(
+    items: Vec<I>,
+    threads: usize,
+    act: impl Fn(I) -> Result<T> + Sync,
+) -> Vec<Result<T>> {
+    let threads = threads.min(items.len());
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let next = Mutex::new(items.into_iter().enumerate());
     let work = || loop {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(path) = paths.get(index) else { return };
-        let result = act(path);
+        let Some((index, item)) = next.lock().ok().and_then(|mut next| next.next()) else {
+            return;
+        };
+        let result = act(item);
         if let Ok(mut done) = done.lock() {
             done.push((index, result));
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(paths.len()) {
+        for _ in 1..threads {
             scope.spawn(work);
         }
         work();

@@ -15,7 +15,7 @@ use shieldd_core::envelope::suite::TAG_LEN;
 use crate::files::trouble::{retry, Result, Trouble};
 
 /// Chunks that a thread reads, works on and writes at a time: fewer calls, still inside the second-level cache.
-const GROUP: u64 = 4;
+const GROUP: u64 = 8;
 /// Payload below which more threads cost more than they bring, bytes.
 const ALONE: u64 = 2 << 20;
 
