@@ -170,7 +170,13 @@ def _here(path: Path) -> Path:
 
 def _xdg(variable: str, fallback: str) -> Path:
     named = os.environ.get(variable, "")
-    return Path(named) if named.startswith("/") else Path.home() / fallback  # a relative one is to be ignored, says XDG
+    if named.startswith("/"):  # a relative one is to be ignored, says XDG
+        return Path(named)
+    try:
+        return Path.home() / fallback
+    except RuntimeError as error:
+        reason = f"neither {variable} nor HOME says where; name a state directory"
+        raise ConfigError([Problem("config.value", ARGUMENTS, "daemon.state_dir", reason)]) from error
 
 
 def _reason(error: OSError) -> str:

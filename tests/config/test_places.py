@@ -122,6 +122,12 @@ class TestPersonal:
         config = Config.personal([tree], state_dir=tmp_path / "own")
         assert {config.daemon.socket.parent, config.keyfile_path.parent, config.store_path.parent} == {tmp_path / "own"}
 
+    def test_a_user_without_a_home(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+        with pytest.raises(ConfigError, match="HOME"):
+            Config.personal([tree])
+
     def test_relative_paths_are_taken_from_here(
         self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
