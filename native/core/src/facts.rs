@@ -52,7 +52,7 @@ pub mod flags {
     pub const PREV_DECLARED: u64 = 1 << 21;
     /// The name is that of a temporary or backup file (`x~`, `.x.swp`, `x.tmp`, `x.part` …).
     pub const TEMPORARY: u64 = 1 << 22;
-    /// At least one sample lay in a hole.
+    /// Less than half of the size is allocated: samples may lie in holes.
     pub const SPARSE: u64 = 1 << 23;
     /// The inode has other names.
     pub const HARDLINKED: u64 = 1 << 24;

@@ -130,6 +130,10 @@ impl Inspector {
         if stat.st_nlink > 1 {
             out.flags |= flags::HARDLINKED;
         }
+        // fewer blocks than bytes: some of it is a hole, whose samples are zeros that nobody wrote
+        if (stat.st_blocks.max(0) as u64).saturating_mul(512) < out.size / 2 {
+            out.flags |= flags::SPARSE;
+        }
         if self.reachable(root, path, ev.mono_ns, out.dir_hash) {
             out.flags |= flags::REACHABLE_BY_OTHERS;
         }
