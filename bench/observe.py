@@ -1,4 +1,4 @@
-"""Observe: changed files inspected on one core, the whole look (open, stat, three samples, all facts), page cache warm."""
+"""Observe: changed files inspected on one core: open, stat, three samples, all facts; page cache warm."""
 
 from __future__ import annotations
 
@@ -104,7 +104,15 @@ def corpus() -> dict[str, list[bytes]]:
         name = struct.pack("<HH2sH", 0x10, 0x10, b"PN", 8) + b"DOE^JANE"
         tags = b"".join(struct.pack("<HH2sHH", 0x28, n, b"US", 2, 512) for n in (0x10, 0x11, 0x100, 0x101))
         pixels = b"".join(struct.pack("<H", 900 + rng.randint(0, 60)) for _ in range(size // 2))
-        return b"\0" * 128 + b"DICM" + meta + name + tags + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, len(pixels)) + pixels
+        return (
+            b"\0" * 128
+            + b"DICM"
+            + meta
+            + name
+            + tags
+            + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, len(pixels))
+            + pixels
+        )
 
     sizes = [1_500, 9_000, 40_000, 150_000]
     kinds = {

@@ -66,7 +66,9 @@ def look(tmp_path: Path) -> Iterator[Looker]:
 def tool() -> Callable[..., None]:
     """Runs a tool; skips the test where it is not installed."""
 
-    def run(*argv: str | bytes | Path, cwd: Path | None = None, stdin: bytes | None = None, out: Path | None = None) -> None:
+    def run(
+        *argv: str | bytes | Path, cwd: Path | None = None, stdin: bytes | None = None, out: Path | None = None
+    ) -> None:
         if shutil.which(str(argv[0])) is None:
             pytest.skip(f"{argv[0]!s} is not installed")
         done = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, timeout=120)

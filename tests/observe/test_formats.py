@@ -70,7 +70,9 @@ def test_compressors(look: Looker, tool: Tool, name: str, ext: str, argv: list[s
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("name", "ext", "argv"), [s for s in STREAMS if s[0] not in {"lzma", "compress", "lzip", "lzop"}])
+@pytest.mark.parametrize(
+    ("name", "ext", "argv"), [s for s in STREAMS if s[0] not in {"lzma", "compress", "lzip", "lzop"}]
+)
 def test_a_header_before_noise_is_not_that_format(
     look: Looker, tool: Tool, name: str, ext: str, argv: list[str], size: int
 ) -> None:
@@ -171,7 +173,11 @@ def test_png(look: Looker, side: int) -> None:
 
 def _pdf(body: bytes, trailer: bytes = b"") -> bytes:
     out = b"%PDF-1.4\n"
-    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[]/Count 0>>", b"<</Length %d>>stream\n%s\nendstream" % (len(body), body)]
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[]/Count 0>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(body), body),
+    ]
     offsets = []
     for i, text in enumerate(objects, 1):
         offsets.append(len(out))
@@ -216,7 +222,9 @@ def test_programs_and_scripts(look: Looker, tool: Tool) -> None:
     assert marshal.version
 
 
-def _dicom(pixels: bytes, *, preamble: bool = True, name: bytes = b"DOE^JANE", syntax: bytes = b"1.2.840.10008.1.2.1") -> bytes:
+def _dicom(
+    pixels: bytes, *, preamble: bool = True, name: bytes = b"DOE^JANE", syntax: bytes = b"1.2.840.10008.1.2.1"
+) -> bytes:
     def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
         value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
         if vr in {b"OB", b"OW", b"UT"}:
@@ -236,7 +244,9 @@ def _dicom(pixels: bytes, *, preamble: bool = True, name: bytes = b"DOE^JANE", s
     data += b"".join(image[number] for number in sorted(image))
     if syntax.startswith(b"1.2.840.10008.1.2.4"):
         item = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(pixels)) + pixels
-        data += struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+        data += (
+            struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+        )
     else:
         data += element(0x7FE0, 0x10, b"OW", pixels)
     return (b"\0" * 128 + b"DICM" + meta + data) if preamble else data
@@ -271,7 +281,14 @@ def test_dicom_in_the_transfer_syntaxes_of_dcmtk(look: Looker, tool: Tool, argv:
 
 
 @pytest.mark.parametrize(
-    ("option", "ext", "name"), [("+oj", "jpg", "jpeg"), ("+on", "png", "png"), ("+ot", "tif", "tiff"), ("+ob", "bmp", "bmp"), ("+op", "pgm", "pnm")]
+    ("option", "ext", "name"),
+    [
+        ("+oj", "jpg", "jpeg"),
+        ("+on", "png", "png"),
+        ("+ot", "tif", "tiff"),
+        ("+ob", "bmp", "bmp"),
+        ("+op", "pgm", "pnm"),
+    ],
 )
 @pytest.mark.parametrize("side", [40, 400])
 def test_pictures_of_dcmtk(look: Looker, tool: Tool, option: str, ext: str, name: str, side: int) -> None:

@@ -50,7 +50,7 @@ def test_device_node(look: Looker) -> None:
 
 
 def test_names_that_are_no_text(look: Looker) -> None:
-    for name in (b"\xff\xfe\x80", b"line\nbreak", b"\x1b[31m", "‮gpj.exe".encode(), b"n" * 255):
+    for name in (b"\xff\xfe\x80", b"line\nbreak", b"\x1b[31m", "\u202egpj.exe".encode(), b"n" * 255):
         (Path(os.fsdecode(bytes(look.root) + b"/" + name))).write_bytes(b"hello hello\n")
         assert look.at(name).has(F.LOOKED)
 
@@ -123,13 +123,22 @@ def test_hard_links_and_setuid_are_told(look: Looker) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README_TO_DECRYPT.txt", "HOW-TO-RECOVER-FILES.html", "_readme.txt", "Restore_Your_Files.txt", "!!!READ_ME_RANSOM.txt"]
+    "name",
+    [
+        "README_TO_DECRYPT.txt",
+        "HOW-TO-RECOVER-FILES.html",
+        "_readme.txt",
+        "Restore_Your_Files.txt",
+        "!!!READ_ME_RANSOM.txt",
+    ],
 )
 def test_names_of_ransom_notes(look: Looker, name: str) -> None:
     assert look.bytes(b"hello\n", name).has(F.NOTE_LIKE)
 
 
-@pytest.mark.parametrize("name", ["README.txt", "readme.md", "how_to_install.txt", "restore.sh", "notes.txt", "recovery.conf"])
+@pytest.mark.parametrize(
+    "name", ["README.txt", "readme.md", "how_to_install.txt", "restore.sh", "notes.txt", "recovery.conf"]
+)
 def test_names_of_ordinary_notes(look: Looker, name: str) -> None:
     assert not look.bytes(b"To install, type make. Payment is in bitcoin.\n", name).has(F.NOTE_LIKE)
 

@@ -56,4 +56,6 @@ if __name__ == "__main__":
     text = MAN.read_text(encoding="utf-8")
     before, rest = text.split("; table begins\n")
     after = rest.split("; table ends\n")[1]
-    MAN.write_text(before + "; table begins\n\n" + "\n".join(page_rows()) + "\n; table ends\n" + after, encoding="utf-8")
+    MAN.write_text(
+        before + "; table begins\n\n" + "\n".join(page_rows()) + "\n; table ends\n" + after, encoding="utf-8"
+    )

@@ -21,7 +21,16 @@ S = 1_000_000_000
 
 def records(count: int) -> tuple[np.ndarray, np.ndarray]:
     events, facts = np.zeros(count, EVENT), np.zeros(count, FACTS)
-    for name in ("entropy", "chi_square", "prev_entropy", "ascii", "zero", "similarity", "encrypted_like", "prev_encrypted_like"):
+    for name in (
+        "entropy",
+        "chi_square",
+        "prev_entropy",
+        "ascii",
+        "zero",
+        "similarity",
+        "encrypted_like",
+        "prev_encrypted_like",
+    ):
         facts[name] = -1
     facts["block_spread"] = -1
     return events, facts
@@ -35,7 +44,9 @@ STEPS = st.tuples(
     st.sampled_from([0, 1, 1000, S // 100, S // 3, 2 * S, 70 * S]),
     st.integers(0, 6),
     st.integers(0, 5),
-    st.sampled_from([0, F.LOOKED, F.LOOKED | F.KNOWN_BEFORE, F.LOOKED | F.TEXT, F.KNOWN_BEFORE | F.EXT_CHANGED | F.LOOKED]),
+    st.sampled_from(
+        [0, F.LOOKED, F.LOOKED | F.KNOWN_BEFORE, F.LOOKED | F.TEXT, F.KNOWN_BEFORE | F.EXT_CHANGED | F.LOOKED]
+    ),
     st.sampled_from(["unknown", "pdf", "base64", "text", "zip"]),
     st.sampled_from([0.0, 4.5, 7.9]),
 )
@@ -51,7 +62,11 @@ def test_counts_are_the_sums_they_are_defined_to_be(steps: list[Any]) -> None:
         events[i]["kind"], events[i]["ops"], events[i]["actor"], events[i]["mono_ns"] = kind, ops & ~1, actor, now
         events[i]["merged"] = name
         events[i]["flags"] = EventFlag.ATTRIBUTED if actor == 2 else 0
-        facts[i]["dir_hash"], facts[i]["name_hash"], facts[i]["path_hash"] = directory, 1 + name, 1 + directory * 10 + name
+        facts[i]["dir_hash"], facts[i]["name_hash"], facts[i]["path_hash"] = (
+            directory,
+            1 + name,
+            1 + directory * 10 + name,
+        )
         facts[i]["flags"], facts[i]["format"], facts[i]["prev_format"] = int(flags), FORMAT[form], FORMAT["pdf"]
         facts[i]["entropy"], facts[i]["prev_entropy"] = entropy, 4.0
     rows = Windows().observe(events, facts)
@@ -90,7 +105,17 @@ class Story:
         self.windows = Windows()
         self.now = 100 * S
 
-    def say(self, kind: Kind, path: int, *, flags: int = 0, after: float = 0.01, actor: int = 1, event: int = 0, **facts: Any) -> dict[str, float]:
+    def say(
+        self,
+        kind: Kind,
+        path: int,
+        *,
+        flags: int = 0,
+        after: float = 0.01,
+        actor: int = 1,
+        event: int = 0,
+        **facts: Any,
+    ) -> dict[str, float]:
         self.now += int(after * S)
         events, rows = records(1)
         events["kind"], events["actor"], events["mono_ns"], events["flags"] = kind, actor, self.now, event
@@ -103,10 +128,17 @@ class Story:
         return {name: float(row[i]) for name, i in INDEX.items()}
 
     def delete(self, path: int, size: int = 50_000, **facts: Any) -> dict[str, float]:
-        known = {"prev_size": size, "prev_format": FORMAT["pdf"], "prev_entropy": 7.5, "prev_content_hash": 10_000 + path}
+        known = {
+            "prev_size": size,
+            "prev_format": FORMAT["pdf"],
+            "prev_entropy": 7.5,
+            "prev_content_hash": 10_000 + path,
+        }
         return self.say(Kind.DELETE, path, flags=F.KNOWN_BEFORE, **(known | facts))
 
-    def new(self, path: int, form: str, size: int = 50_000, *, flags: int = F.STRUCTURE_OK, **facts: Any) -> dict[str, float]:
+    def new(
+        self, path: int, form: str, size: int = 50_000, *, flags: int = F.STRUCTURE_OK, **facts: Any
+    ) -> dict[str, float]:
         entropy = {"entropy": 7.9, "encrypted_like": 0.9}
         return self.say(Kind.WRITE, path, flags=F.LOOKED | flags, size=size, format=FORMAT[form], **(entropy | facts))
 
@@ -161,7 +193,12 @@ def test_copy_and_move_and_own_temporary_files() -> None:
     assert story.delete(4000)["destroys"] == 1  # somebody's
 
 
-KNOWN: dict[str, Any] = {"prev_size": 50_000, "prev_format": FORMAT["pdf"], "prev_entropy": 5.0, "prev_encrypted_like": 0.0}
+KNOWN: dict[str, Any] = {
+    "prev_size": 50_000,
+    "prev_format": FORMAT["pdf"],
+    "prev_entropy": 5.0,
+    "prev_encrypted_like": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +211,11 @@ KNOWN: dict[str, Any] = {"prev_size": 50_000, "prev_format": FORMAT["pdf"], "pre
         ("declares encryption", 1, {"format": FORMAT["pdf"], "flags": F.STRUCTURE_OK | F.DECLARES_ENCRYPTION}),
         ("edited", 0, {"format": FORMAT["pdf"], "similarity": 0.7, "flags": F.STRUCTURE_OK}),
         ("made anew, well-formed", 0, {"format": FORMAT["pdf"], "similarity": 0.0, "flags": F.STRUCTURE_OK}),
-        ("recompressed", 0, {"format": FORMAT["jpeg"], "similarity": 0.0, "flags": F.STRUCTURE_OK, "encrypted_like": 0.9}),
+        (
+            "recompressed",
+            0,
+            {"format": FORMAT["jpeg"], "similarity": 0.0, "flags": F.STRUCTURE_OK, "encrypted_like": 0.9},
+        ),
         ("header kept, body encrypted", 1, {"format": FORMAT["pdf"], "similarity": 0.1, "flags": F.PREV_STRUCTURE_OK}),
         ("could not look", 0, {"format": 0, "flags": F.UNSEEN}),
     ],
@@ -215,7 +256,15 @@ def test_copy_then_truncate_as_log_rotation_does_destroys_nothing() -> None:
 def test_notes_of_one_name_in_several_directories() -> None:
     story = Story()
     rows = [
-        story.say(Kind.CREATE, 900 + i, flags=F.LOOKED | F.TEXT, size=500, name_hash=42, dir_hash=10 + i, format=FORMAT["text"])
+        story.say(
+            Kind.CREATE,
+            900 + i,
+            flags=F.LOOKED | F.TEXT,
+            size=500,
+            name_hash=42,
+            dir_hash=10 + i,
+            format=FORMAT["text"],
+        )
         for i in range(5)
     ]
     assert rows[0]["same_notes_60s"] == 0 and rows[-1]["same_notes_60s"] == pytest.approx(4, abs=0.01)
@@ -227,7 +276,9 @@ def test_trees_and_host_remember_what_split_actors_did() -> None:
     for i in range(1, 19):
         row = story.delete(i, actor=i)
     assert row["destroyed_60s"] == 1
-    assert row["tree_destroyed_60s"] == pytest.approx(18, abs=0.1) and row["host_destroyed_60s"] == pytest.approx(18, abs=0.1)
+    assert row["tree_destroyed_60s"] == pytest.approx(18, abs=0.1) and row["host_destroyed_60s"] == pytest.approx(
+        18, abs=0.1
+    )
 
 
 def test_a_flood_of_actors_is_bounded_and_does_not_wash_out_an_attacker() -> None:

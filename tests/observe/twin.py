@@ -23,10 +23,7 @@ def windows_of(content: bytes) -> list[bytes]:
     n = len(content)
     if n <= WINDOW:
         return [content] * 3
-    if n <= 3 * WINDOW:
-        middle = (n - WINDOW) // 2
-    else:
-        middle = 1 << ((n // 2).bit_length() - 1)
+    middle = (n - WINDOW) // 2 if n <= 3 * WINDOW else 1 << ((n // 2).bit_length() - 1)
     return [content[:WINDOW], content[middle : middle + WINDOW], content[-WINDOW:]]
 
 
@@ -122,7 +119,10 @@ class Memory:
             add("deletes", kind == Kind.DELETE)
             add("reads", did(Kind.READ))
             add("ext_changes", did(Kind.RENAME) and bool(flags & FactFlag.EXT_CHANGED))
-            add("entropy_rises", known and looked and facts["prev_entropy"] >= 0 and mean - float(facts["prev_entropy"]) >= 1)
+            add(
+                "entropy_rises",
+                known and looked and facts["prev_entropy"] >= 0 and mean - float(facts["prev_entropy"]) >= 1,
+            )
             formats = schema().formats
             none = {"unknown", "base64", "base85", "hex"}
             lost = formats[facts["prev_format"]] not in none and formats[facts["format"]] in none
