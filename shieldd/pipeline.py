@@ -70,6 +70,9 @@ class Guard(Protocol):
     def look(self, batch: Batch) -> np.ndarray:
         """Rows whose content should be scanned."""
 
+    def release(self, actor: int, tree: int) -> None:
+        """A person closed the incident of this actor."""
+
     def decide(
         self,
         batch: Batch,
@@ -244,7 +247,9 @@ class Pipeline:
                     return
                 raise
             while self._words:
-                self._incidents.resolve(*self._words.popleft())
+                closed = self._incidents.resolve(*self._words.popleft())
+                if closed is not None:
+                    self._judgement.guard.release(closed.actor_id, closed.tree)
             if batch is not None and len(batch):
                 self.step(batch)
             while self._found:

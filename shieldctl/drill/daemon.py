@@ -92,7 +92,7 @@ class Daemon:
         return str(self._ask.get("/v1/status")["watch"]["backend"])
 
     def rested(self, tree: bytes, now_ns: int) -> None:
-        """Returns when the daemon would contain in `tree` again: after one it only alerts for a while.
+        """Returns when the daemon would contain in `tree` again: after one that is not resolved it only alerts.
 
         Raises:
             ShieldError: `drill.soon` with the time to wait, s; a drill now would measure that limit and nothing else.
@@ -101,7 +101,8 @@ class Daemon:
         pause_s, window_s = float(guard.get("contained_for_s", 0)), float(guard.get("limit_window_s", 0))
         since_ns = max(0, now_ns - int(max(pause_s, window_s) * 1e9))
         alerts = self._ask.get("/v1/alerts", since_ns=since_ns, limit=_PAGE)["items"]
-        contained = [item for item in alerts if item["kind"] == "contain"]
+        over = {threat["id"] for threat in self._ask.get("/v1/threats", state="resolved", limit=_PAGE)["items"]}
+        contained = [item for item in alerts if item["kind"] == "contain" and item["threat_id"] not in over]
         ages_s = sorted((now_ns - instant_ns(item["at"])) / 1e9 for item in contained)
         here_s = [(now_ns - instant_ns(item["at"])) / 1e9 for item in contained if beneath(path_of(item, "path"), tree)]
         limit = int(guard.get("contain_limit", len(ages_s) + 1))

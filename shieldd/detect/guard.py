@@ -129,6 +129,12 @@ class Guard:
         """Take a new configuration; counters and limits go on."""
         self.rules, self.policy = rules, policy
 
+    def release(self, actor: int, tree: int) -> None:
+        """A person closed the incident: the actor may be contained again, the limit counts one less."""
+        contained = self._contained.pop((actor, tree), None)
+        if contained is not None and contained in self._acted[Action.CONTAIN]:
+            self._acted[Action.CONTAIN].remove(contained)
+
     def look(self, batch: Batch, *, limit: int = 256, max_bytes: int = 64 << 20) -> np.ndarray:
         """Rows whose content should be scanned for signatures, most suspicious first.
 

@@ -211,3 +211,12 @@ def test_a_drop_beside_a_contained_attack_is_still_taken_away() -> None:
     assert [x.action for x in decisions] == [Action.CONTAIN, Action.QUARANTINE, Action.ALERT]
     assert decisions[1].rule == "beside-contained"
     assert decide(guard, batch({"destroyed_60s": 1}), logits[:1])[0].action is Action.ALERT  # no ground for the file
+
+
+def test_a_closed_incident_frees_its_actor_and_its_place_in_the_limit() -> None:
+    guard = Guard(replace(ACT, contain_limit=1))
+    first = decide(guard, batch(*lost(6)), mono_ns=1000 * S)
+    assert sum(x.action is Action.CONTAIN for x in first) == 1
+    assert not any(x.action is Action.CONTAIN for x in decide(guard, batch(*lost(6, at_s=70)), mono_ns=1070 * S))
+    guard.release(1, 0)
+    assert any(x.action is Action.CONTAIN for x in decide(guard, batch(*lost(6, at_s=80)), mono_ns=1080 * S))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from shieldctl.drill.rehearsal import Orders, Report, rehearse
 from shieldd.api.listen import listen
 from shieldd.api.server import ApiServer
 from shieldd.errors import ShieldError
+from shieldd.model.incident import State
 
 from .rule_engine import RuleEngine
 
@@ -108,6 +110,8 @@ def test_a_second_drill_is_refused_while_the_daemon_only_alerts(tmp_path: Path) 
         config = engine.config()
         engine.config = lambda: type(config)(b"", 1, "personal", 0, values)  # type: ignore[method-assign]
         assert drill(tmp_path).passed
+        assert engine.threat_list[0].state is State.RESOLVED
+        engine.threat_list[0] = replace(engine.threat_list[0], state=State.OPEN)
         with pytest.raises(ShieldError, match="will only alert for another") as caught:
             drill(tmp_path)
         assert caught.value.code == "drill.soon"
