@@ -11,6 +11,7 @@ import pytest
 
 from shieldd.api.strict import BODY_MAX, DEPTH_MAX
 from tests.api.conftest import DEADLINE_S, Served, read_all
+from tests.api.memory import event
 
 SEAL = "/v1/files/seal"
 
@@ -289,3 +290,20 @@ def test_requests_one_after_the_other_on_one_connection(served: Served) -> None:
             assert b'"state":"ready"' in read_until(sock, b"}")
             if number == 20:
                 break
+
+
+def connections_now(served: Served) -> int:
+    """The gauge, our own connection included."""
+    text = served.ask("GET", "/metrics")[1].decode()
+    return int(float(next(x for x in text.splitlines() if x.startswith("shieldd_api_connections ")).split()[1]))
+
+
+def test_a_large_answer_that_nobody_takes_does_not_keep_its_connection(hasty: Served) -> None:
+    hasty.engine.event_list = [event(n, b"/srv/phi/" + b"x" * 400) for n in range(1, 9000)]
+    with hasty.connect() as sock:
+        sock.sendall(b"GET /v1/events?limit=9000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        assert connections_now(hasty) == 2
+        deadline_s = time.monotonic() + DEADLINE_S
+        while connections_now(hasty) > 1:
+            assert time.monotonic() < deadline_s
