@@ -136,8 +136,8 @@ def test_office_documents(look: Looker, name: str, member: str) -> None:
 def _ole2(streams: list[str]) -> bytes:
     """The smallest compound file with named streams (MS-CFB): header, one FAT sector, one directory sector."""
     header = struct.pack(
-        "<8s16sHHHHH6sIIIIIIIII", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"", 0x3E, 3, 0xFFFE, 9, 6, b"", 0, 1, 1, 0, 4096,
-        0xFFFFFFFE, 0, 0xFFFFFFFE, 0,
+        "<8s16sHHHHH6sIIIIIIIII", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"", 0x3E, 3, 0xFFFE, 9, 6, b"", 0, 1, 1, 0,
+        4096, 0xFFFFFFFE, 0, 0xFFFFFFFE, 0,
     )  # fmt: skip
     fat = struct.pack("<128I", 0xFFFFFFFD, 0xFFFFFFFE, *[0xFFFFFFFF] * 126)
     directory = b""
