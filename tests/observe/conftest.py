@@ -81,7 +81,7 @@ def tool() -> Callable[..., None]:
 
 def prose(size: int, seed: int = 1) -> bytes:
     """Text that compresses as reports do."""
-    words = b"patient heart lung scan report shows no acute finding in the left right upper lower lobe of mm stable".split()
+    words = b"patient heart lung scan report shows no acute finding in left right upper lower lobe of mm stable".split()
     rng = np.random.default_rng(seed)
     text = b" ".join(words[i] for i in rng.integers(0, len(words), size // 4))
     lines = [text[i : i + 72] for i in range(0, len(text), 72)]
