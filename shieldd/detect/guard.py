@@ -188,7 +188,7 @@ class Guard:
         files = _IS_FILE[batch.events["kind"]]
         destroys = files & (batch.observations[:, self._column["destroys"]] > 0.5)
         canary = files & ((batch.facts["flags"] & np.uint64(FactFlag.CANARY)) != 0)
-        interesting = (files & (wanted != Action.ALLOW)) | destroys | canary
+        interesting = (files & (wanted != Action.ALLOW)) | destroys | canary | self._plain_cases(batch)
         interesting[[row for row in content if 0 <= row < len(batch)]] = True
         decisions: list[Decision] = []
         explained = 0
@@ -227,6 +227,19 @@ class Guard:
         while len(self._explained) > CONTAINED_LIMIT:
             self._explained.popitem(last=False)
         return True
+
+    def _plain_cases(self, batch: Batch) -> np.ndarray:
+        """Rows that a hard rule on the file itself concerns, whatever its actor does: bool (N,)."""
+        disguised, exported = self._disguised_exported(batch.observations)
+        cases: np.ndarray = _IS_LOOKED_AT[batch.events["kind"]] & (disguised | exported)
+        return cases
+
+    def _disguised_exported(self, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(..., F) -> a native program under a document's extension; text (no clinical format: those lie in stores)
+        with several patient identifiers that everybody may read."""
+        at = self._column
+        disguised = (seen[..., at["disguised"]] > 0.5) & (seen[..., at["executable"]] > 0.5)
+        return disguised, (seen[..., at["exposed_read"]] > 0.5) & (seen[..., at["phi"]] == 2)
 
     def _lose(self, batch: Batch, row: int) -> Streak:
         """Count a destroyed file: content lost under the actor's hand, or only a name removed."""
@@ -276,6 +289,13 @@ class Guard:
         if row.match is not None:
             action = Action.QUARANTINE if row.match.quarantine else Action.ALERT
             judged.raise_to(action, f"signature:{row.match.rule}", row.match.text, raised)
+        if _IS_LOOKED_AT[row.event["kind"]]:
+            disguised, exported = self._disguised_exported(row.seen)
+            if disguised:
+                judged.raise_to(Action.QUARANTINE, "disguised", "a program under a document's name", raised)
+            elif exported and not row.flags & FactFlag.SEALED:
+                text = "text with several patient identifiers that everybody may read"
+                judged.raise_to(Action.SEAL, "exposed-export", text, raised)
         if row.streak is None:
             return
         span_s, mono_ns = self.rules.destroyed_window_s, int(row.event["mono_ns"])
@@ -315,15 +335,16 @@ class Guard:
 
         Where the actor is a whole tree, everybody's drops and exports come in its name while an attack is on.
         """
-        for action in sorted((Action.SEAL, Action.QUARANTINE), key=lambda x: -scores[x] if scores else 0.0):
-            if not scores or scores[action] <= scores[Action.ALLOW]:
-                continue
+        disguised, exported = self._disguised_exported(row.seen)
+        plain = [x for x, holds in ((Action.QUARANTINE, disguised), (Action.SEAL, exported)) if holds]
+        liked = [x for x in (Action.QUARANTINE, Action.SEAL) if scores and scores[x] > scores[Action.ALLOW]]
+        for action in (*plain, *sorted(liked, key=lambda x: -scores[x])):
             second = _Judgement(action, Verdict.PASSED)
             self._ground(second, row)
             if second.action is action:
                 self._limit(second, row)
             if second.action is action:
-                text = f"the policy's next choice for this file is {action.name.lower()}"
+                text = f"the file itself calls for {action.name.lower()}"
                 judged.raise_to(action, "beside-contained", text, Verdict.LOWERED)
                 return
 

@@ -131,3 +131,19 @@ def test_only_new_or_changed_regular_files_are_scanned_and_the_suspicious_first(
     )
     assert Guard(ACT).look(seen).tolist() == [2, 0]
     assert Guard(ACT).look(seen, limit=1).tolist() == [2]
+
+
+@pytest.mark.parametrize("contained", [False, True])
+def test_what_the_file_itself_calls_for_is_done_whoever_else_is_at_work(contained: bool) -> None:
+    guard = Guard(ACT)
+    if contained:
+        assert any(x.action is Action.CONTAIN for x in decide(guard, batch(*lost(6))))
+    program = {"kind": Kind.CREATE, "disguised": 1, "executable": 1, "flags": FactFlag.EXECUTABLE, "at_s": 1}
+    export = {"kind": Kind.CREATE, "phi": 2, "exposed_read": 1, "flags": FactFlag.PHI_TEXT, "at_s": 1}
+    store = {"kind": Kind.CREATE, "phi": 3, "exposed_read": 1, "flags": FactFlag.PHI_DICOM, "at_s": 1}
+    for row, action in ((program, Action.QUARANTINE), (export, Action.SEAL)):
+        for logits in (wish(Action.ALLOW), wish(Action.CONTAIN) if contained else wish(Action.ALERT), None):
+            more = {"destroyed_60s": 5.0} if contained else {}
+            (decision,) = decide(guard, batch({**row, **more}), logits)
+            assert decision.action is action
+    assert decide(guard, batch(store), wish(Action.ALLOW)) == []
