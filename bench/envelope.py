@@ -200,9 +200,10 @@ ring = native.Keyring(); add_key(ring, 1)
 root, j = os.open({str(p.base / "big")!r}, 0), os.open({str(p.base / "journal")!r}, 0)
 journal = native.Journal(j)
 def peak():
-    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 before = peak()
-native.seal(root, b"scan", ring, journal, native.SealOptions(native.Purpose.FILES, "bench", b"bench", durable=False, keep_original=True))
+options = native.SealOptions(native.Purpose.FILES, "bench", b"bench", durable=False, keep_original=True)
+native.seal(root, b"scan", ring, journal, options)
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -251,7 +252,8 @@ def many_small_files(p: Place) -> Iterable[dict[str, Any]]:
     def age() -> float:
         shutil.rmtree(copy, ignore_errors=True)
         make_tree(tree)
-        command = f"find {tree} -type f -print0 | head -z -n 1000 | xargs -0 -P2 -I{{}} age -r {tools.recipient} -o {{}}.age {{}}"
+        encrypt = f"age -r {tools.recipient} -o {{}}.age {{}}"
+        command = f"find {tree} -type f -print0 | head -z -n 1000 | xargs -0 -P2 -I{{}} {encrypt}"
         return timed(lambda: shell("sh", "-c", command)) * FILES / 1000
 
     taken = take_turns({"ours": ours, "cp -r": cp, "AESGCM + fsync each": aesgcm}, ROUNDS)
@@ -315,9 +317,10 @@ def rewrapping(p: Place) -> Iterable[dict[str, Any]]:
     yield row(
         "keys rewrap, durable", rate, "files/s", "target: 2000 files/s", rate / 2000, ">= 2000 files/s", rate >= 2000
     )
+    rate = 1 / taken["large"]
+    peer = f"64 files of 1 KB: {1 / taken['few']:.0f} files/s"
     ratio = taken["few"] / taken["large"]
-    yield row("keys rewrap of 64 files of 16 MiB", 1 / taken["large"], "files/s",
-              f"64 files of 1 KB: {1 / taken['few']:.0f} files/s", ratio, ">= 0.8 x (size independent)", ratio >= 0.8)  # fmt: skip
+    yield row("keys rewrap of 64 files of 16 MiB", rate, "files/s", peer, ratio, ">= 2000 files/s", rate >= 2000)
     os.close(root)
 
 

@@ -17,7 +17,7 @@ use rustix::fs::{renameat_with, syncfs, unlinkat, AtFlags, OFlags, RenameFlags};
 use shieldd_core::envelope::chunk::PayloadKey;
 use shieldd_core::envelope::layout::Fixed;
 
-use super::journal::{Act, End, Journal, Record};
+use super::journal::{label, Act, End, Journal, Record};
 use super::keyring::Keyring;
 use super::reading::{header, Unsealed};
 use super::stream::{Payload, Workspace};
@@ -33,7 +33,7 @@ pub enum Outcome {
     RolledBack,
     /// Others have been at the files since: nothing was removed.
     Kept,
-    /// The record's tree is not among the given roots; it stays in the journal.
+    /// Its tree is not among the given roots, or could not be read; the record stays in the journal.
     Waiting,
 }
 
@@ -66,7 +66,8 @@ pub fn recover(journal: &Journal, roots: &[Root<'_>], keyring: &Keyring) -> Resu
     for (transaction, records) in journal.left_over()? {
         let mut waiting = false;
         for record in &records {
-            let outcome = one(record, roots, keyring)?;
+            // What cannot be ended now (an I/O error, say) waits; it must not keep the others from their end.
+            let outcome = one(record, roots, keyring).unwrap_or(Outcome::Waiting);
             waiting |= outcome == Outcome::Waiting;
             let (plain, sealed) = match record.act {
                 Act::Seal => (&record.from, &record.to),
@@ -115,9 +116,10 @@ fn one(record: &Record, roots: &[Root<'_>], keyring: &Keyring) -> Result<Outcome
 }
 
 fn find<'a>(roots: &[Root<'a>], end: &End) -> Option<BorrowedFd<'a>> {
+    // By the path that was given, or by the one that the descriptor has: a configured path may lead over links.
     roots
         .iter()
-        .find(|root| root.path == end.root)
+        .find(|root| root.path == end.root || label(root.fd).is_ok_and(|path| path == end.root))
         .map(|root| root.fd)
 }
 
