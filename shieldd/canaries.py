@@ -19,10 +19,12 @@ import numpy as np
 import structlog
 
 from shieldd.model.event import Batch, FactFlag, Kind
+from shieldd.native import envelope
 from shieldd.respond import OURS_MADE, GuardedTree, Notice
 
 DIRECTORIES_LOOKED_AT: Final = 2000  # of a tree, when choosing places
 MODE: Final = 0o640
+SECRET_BYTES: Final = 32
 log = structlog.get_logger("shieldd.canaries")
 
 
@@ -171,6 +173,20 @@ class Canaries:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, self._index_path)
+
+
+def canary_secret(state_fd: int) -> bytes:
+    """Random bytes of this host by which canaries are named, kept 0600 in the state directory."""
+    fd = os.open(b"canary-secret", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=state_fd)
+    try:
+        found = os.read(fd, 64)
+        if len(found) < SECRET_BYTES:
+            found = bytes(envelope.random_bytes(SECRET_BYTES))
+            os.pwrite(fd, found, 0)
+            os.fsync(fd)
+        return found
+    finally:
+        os.close(fd)
 
 
 def _is_there(tree: GuardedTree, path: bytes) -> bool:

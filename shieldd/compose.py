@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 import structlog
 
-from shieldd import __version__, judge, logs, service
+from shieldd import __version__, fingerprints, judge, logs, service
 from shieldd.api.listen import Listener, listen, passed
 from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
-from shieldd.canaries import Canaries
+from shieldd.canaries import Canaries, canary_secret
 from shieldd.config import Config, ConfigError, DaemonMode, WatchBackend
 from shieldd.detect import canary
 from shieldd.detect.guard import Guard
@@ -113,10 +113,10 @@ class Daemon:
             troubles.hold(report.code, report.text)
         trees = Trees([_opened(index, tree.root) for index, tree in enumerate(config.tree)])
         baseline, windows = observe.Baseline(config.watch.baseline_files), observe.Windows()
-        self._load_baseline(baseline)
+        fingerprints.load(baseline, store.state.fd)
         source = _source(config, trees, baseline, windows)
-        journal = envelope.Journal(_directory(store, b"journal"))
-        held_fd = _directory(store, b"quarantine")
+        journal = envelope.Journal(fingerprints.state_directory(store.state.fd, b"journal"))
+        held_fd = fingerprints.state_directory(store.state.fd, b"quarantine")
         host_id = config.daemon.host_id.encode()
         sealer = Sealer(
             keys.native,
@@ -188,7 +188,7 @@ class Daemon:
         )
         self._parts.survey = self._survey
         source.start()
-        self_test(self._parts, _directory(store, b"selftest"))
+        self_test(self._parts, fingerprints.state_directory(store.state.fd, b"selftest"))
         for name, body in (("pipeline", pipeline.run), ("scan", lookout.run), ("alerts", streams.run)):
             self._run(name, body)
         if config.watch.inspect:
@@ -231,7 +231,7 @@ class Daemon:
         )
 
     def _plant(self, trees: Trees, inspector: observe.Inspector) -> Canaries:
-        secret = _secret(self._store)
+        secret = canary_secret(self._store.state.fd)
         canaries = Canaries(
             os.path.join(os.fsencode(self._config.daemon.state_dir), b"canaries.json"),
             secret,
@@ -252,7 +252,7 @@ class Daemon:
         if found.garbled:
             text = f"{found.garbled} files lost their format while nobody watched ({found.changed} changed)"
             self._parts.streams.trouble("watch.away", text, Severity.HIGH, 0, b"")
-        self._save_baseline()
+        fingerprints.save(self._parts.baseline, self._store.state.fd)
 
     def _turned(self) -> None:
         self._last_turn = time.monotonic()
@@ -279,7 +279,7 @@ class Daemon:
             now = time.monotonic()
             if now - saved > SAVE_S:
                 saved = now
-                self._save_baseline()
+                fingerprints.save(self._parts.baseline, self._store.state.fd)
             if now - pruned > PRUNE_S:
                 pruned = now
                 self._prune()
@@ -336,7 +336,7 @@ class Daemon:
         parts.streams.stop()
         for thread in (*self._threads, *((self._surveying,) if self._surveying else ())):
             thread.join(5.0)
-        self._save_baseline()
+        fingerprints.save(self._parts.baseline, self._store.state.fd)
 
     def _prune(self) -> None:
         keep = self._parts.config.retention
@@ -344,35 +344,6 @@ class Daemon:
             self._store.prune(Keep(keep.events_days, keep.events_max, keep.incidents_days, keep.actions_days))
         except ShieldError as error:
             self._troubles.report(error.code, f"old records could not be pruned: {error.message}")
-
-    def _load_baseline(self, baseline: observe.Baseline) -> None:
-        try:
-            fd = os.open(b"baseline", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._store.state.fd)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning("fingerprints cannot be read; they are taken anew", errno=error.errno)
-            return
-        try:
-            baseline.load(fd)
-        except ShieldError as error:
-            log.warning("fingerprints cannot be used; they are taken anew", code=error.code)
-        finally:
-            os.close(fd)
-
-    def _save_baseline(self) -> None:
-        state = self._store.state.fd
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(b"baseline.new", flags, 0o600, dir_fd=state)
-            try:
-                self._parts.baseline.save(fd)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.rename(b"baseline.new", b"baseline", src_dir_fd=state, dst_dir_fd=state)
-        except (OSError, ShieldError) as error:
-            log.warning("fingerprints could not be saved", error=type(error).__name__)
 
 
 def _read_trace(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -390,31 +361,6 @@ def _opened(index: int, root: bytes) -> GuardedTree:
     except OSError as error:
         raise ShieldError("watch.root", "a guarded tree cannot be opened", errno=error.errno, path=root) from error
     return GuardedTree(index, root, fd)
-
-
-def _directory(store: Store, name: bytes) -> int:
-    """Descriptor of a private directory in the state directory, made where it is missing."""
-    try:
-        if not os.path.lexists(os.path.join(os.fsencode(store.path.parent), name)):
-            os.mkdir(name, 0o700, dir_fd=store.state.fd)
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.state.fd)
-    except OSError as error:
-        raise ShieldError("store.io", "state directory cannot be used", errno=error.errno, path=name) from error
-
-
-def _secret(store: Store) -> bytes:
-    """Random bytes of this host by which canaries are named, kept 0600 in the state directory."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(b"canary-secret", flags, 0o600, dir_fd=store.state.fd)
-    try:
-        found = os.read(fd, 64)
-        if len(found) < 32:
-            found = bytes(envelope.random_bytes(32))
-            os.pwrite(fd, found, 0)
-            os.fsync(fd)
-        return found
-    finally:
-        os.close(fd)
 
 
 def _source(config: Config, trees: Trees, baseline: observe.Baseline, windows: observe.Windows) -> Source:

@@ -31,7 +31,7 @@ def recover(
     for one in ended:
         log.warning("an act that a crash cut off was ended", act=one.act.name.lower(), outcome=one.outcome.name.lower())
     pending = store.pending()
-    if ended or pending:
+    if ended or pending or store.fresh or store.reports:
         _sealed_again(store, keyring, trees, [(x.tree, x.path) for x in pending if x.kind in _FILE_ACTS])
         _, bad = quarantine.rebuild()
         for object_id, error in bad:

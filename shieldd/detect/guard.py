@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from shieldd.detect.judged import Judged
 from shieldd.detect.losses import Losses, Streak
 from shieldd.detect.rules import GuardRules, Identity, Mode
 from shieldd.model.decision import Action, Decision, Reason, Severity, Verdict
@@ -81,29 +82,6 @@ class Explainer(Protocol):
     def explain(self, row: np.ndarray, action: Action) -> tuple[Reason, ...]:
         """Top contributions to an action."""
         ...
-
-
-@dataclass(slots=True)
-class _Judgement:
-    """A row under judgement."""
-
-    action: Action
-    verdict: Verdict
-    rule: str = ""
-    severity: Severity = Severity.INFORMATIONAL
-    reasons: tuple[Reason, ...] = ()
-
-    def raise_to(self, action: Action, rule: str, text: str, verdict: Verdict) -> None:
-        self.reasons = (Reason(rule, 1.0, text), *self.reasons)
-        if action > self.action:
-            self.action, self.rule, self.verdict = action, rule, verdict
-        elif not self.rule:
-            self.rule = rule
-
-    def lower_to(self, action: Action, rule: str, text: str) -> None:
-        if action < self.action:
-            self.action, self.rule, self.verdict = action, rule, Verdict.LOWERED
-            self.reasons = (*self.reasons, Reason(rule, -1.0, text))
 
 
 class Guard:
@@ -247,9 +225,9 @@ class Guard:
         removed = event["kind"] == Kind.DELETE and seen[self._column["bad_pairs_10s"]] < 0.5
         return self.losses.add(event, batch.facts[row], of_content=not removed)
 
-    def _judge(self, row: _Row, wish: Action, scores: tuple[float, ...]) -> _Judgement:
+    def _judge(self, row: _Row, wish: Action, scores: tuple[float, ...]) -> Judged:
         scored = bool(scores)
-        judged = _Judgement(wish, Verdict.PASSED if scored else Verdict.ALONE)
+        judged = Judged(wish, Verdict.PASSED if scored else Verdict.ALONE)
         self._ground(judged, row)
         self._hard_rules(judged, row, Verdict.RAISED if scored else Verdict.ALONE)
         judged.severity = _SEVERITY[judged.action]
@@ -266,7 +244,7 @@ class Guard:
                 judged.severity = Severity(max(int(_SEVERITY[asked]) - 1, int(Severity.MEDIUM)))
         return judged
 
-    def _ground(self, judged: _Judgement, row: _Row) -> None:
+    def _ground(self, judged: Judged, row: _Row) -> None:
         """Turn a wish that the facts do not bear out into an alert."""
         if judged.action is Action.SEAL:
             exposed = max(row.seen[self._column["exposed_read"]], row.seen[self._column["exposed_write"]]) > 0.5
@@ -280,7 +258,7 @@ class Guard:
             if not lost >= GROUND_DESTROYED:
                 judged.lower_to(Action.ALERT, "contain-ground", "nothing was destroyed")
 
-    def _hard_rules(self, judged: _Judgement, row: _Row, raised: Verdict) -> None:
+    def _hard_rules(self, judged: Judged, row: _Row, raised: Verdict) -> None:
         if row.flags & FactFlag.CANARY:
             if row.event["kind"] in _TOUCHES_CANARY:
                 judged.raise_to(Action.CONTAIN, "canary", "a canary file was touched", raised)
@@ -308,7 +286,7 @@ class Guard:
             text = f"{removed} known files deleted within {span_s:g} s with nothing in their place"
             judged.raise_to(Action.ALERT, "removed", text, raised)
 
-    def _protect(self, judged: _Judgement, row: _Row) -> None:
+    def _protect(self, judged: Judged, row: _Row) -> None:
         """PID 1, ourselves and the trusted are never contained; the trusted may do what their budget covers."""
         pids = {int(row.event["pid"])} | ({row.identity.pid} if row.identity else set())
         if judged.action is Action.CONTAIN and (1 in pids or pids & self.rules.own_pids):
@@ -330,7 +308,7 @@ class Guard:
             for x in self.rules.trust
         )
 
-    def _beside(self, judged: _Judgement, row: _Row, scores: tuple[float, ...]) -> None:
+    def _beside(self, judged: Judged, row: _Row, scores: tuple[float, ...]) -> None:
         """The actor is contained already: what the policy would do with the file itself still holds.
 
         Where the actor is a whole tree, everybody's drops and exports come in its name while an attack is on.
@@ -339,7 +317,7 @@ class Guard:
         plain = [x for x, holds in ((Action.QUARANTINE, disguised), (Action.SEAL, exported)) if holds]
         liked = [x for x in (Action.QUARANTINE, Action.SEAL) if scores and scores[x] > scores[Action.ALLOW]]
         for action in (*plain, *sorted(liked, key=lambda x: -scores[x])):
-            second = _Judgement(action, Verdict.PASSED)
+            second = Judged(action, Verdict.PASSED)
             self._ground(second, row)
             if second.action is action:
                 self._limit(second, row)
@@ -348,7 +326,7 @@ class Guard:
                 judged.raise_to(action, "beside-contained", text, Verdict.LOWERED)
                 return
 
-    def _limit(self, judged: _Judgement, row: _Row) -> None:
+    def _limit(self, judged: Judged, row: _Row) -> None:
         """Contain an actor once, and do no more of anything destructive than the window allows."""
         key = (int(row.event["actor"]), row.tree)
         if judged.action is Action.CONTAIN:
@@ -378,7 +356,7 @@ class Guard:
                 self._contained.popitem(last=False)
 
     def _decision(
-        self, row: _Row, path: bytes, wish: Action, judged: _Judgement, *, scores: tuple[float, ...], generation: int
+        self, row: _Row, path: bytes, wish: Action, judged: Judged, *, scores: tuple[float, ...], generation: int
     ) -> Decision:
         return Decision(
             seq=int(row.event["seq"]),

@@ -99,6 +99,10 @@ class ActPool:
                 )
             self.done += 1
         except ShieldError as error:
+            if error.code == "file.missing":
+                # Gone before we came to it: there is nothing left to act on, and that is no trouble of ours.
+                log.info("nothing left to act on", action=decision.action.name.lower())
+                return
             self.failures += 1
             log.warning("act failed, the file is whole", action=decision.action.name.lower(), code=error.code)
             self._failed(error.code, f"{decision.action.name.lower()} failed: {error.message}")
