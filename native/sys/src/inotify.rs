@@ -36,7 +36,7 @@ const KNOWN: usize = 1_000_000;
 /// A consumer that took a batch less than this ago is busy: more is gathered before the next one.
 const BUSY: Duration = Duration::from_millis(5);
 /// How long is gathered then.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(3);
 /// Records that are worth a batch at once.
 const PLENTY: usize = 2048;
 
@@ -287,7 +287,7 @@ impl Watcher {
             if now >= until || lock(&self.shared.state).pending.recs.len() >= PLENTY {
                 return;
             }
-            std::thread::sleep((until - now).min(GATHER / 2));
+            std::thread::sleep((until - now).min(GATHER / 3));
         }
     }
 
