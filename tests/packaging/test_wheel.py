@@ -143,3 +143,28 @@ print(len(names), shieldd.__file__)
 def test_the_page_and_the_units_are_in_place(installed: Path) -> None:
     assert (installed / "venv/share/man/man8/shieldd.8").is_file()
     assert (installed / "venv/lib/systemd/system/shieldd.service").is_file()
+
+
+def test_it_guards_seals_and_opens(installed: Path, short_dir: Path) -> None:
+    tree, sock = short_dir / "tree", short_dir / "s"
+    tree.mkdir()
+    (tree / "report.txt").write_text("findings: none\n")
+    daemon = subprocess.Popen(
+        [installed / "venv/bin/shieldd", "run", "--protect", tree, "--socket", sock, "--state", short_dir / "state"],
+        env={"PATH": HOST_PATH, "HOME": str(installed)},
+        cwd=installed,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ready = _in(installed, "shieldctl", "--socket", str(sock), "wait", "--timeout", "50")
+        assert ready.returncode in {0, 6}, ready.stderr
+        sealed = _in(installed, "shieldctl", "--socket", str(sock), "files", "seal", str(tree / "report.txt"))
+        assert sealed.returncode == 0, sealed.stderr
+        assert not (tree / "report.txt").exists()
+        opened = _in(installed, "shieldctl", "--socket", str(sock), "files", "open", str(tree / "report.txt.shield"))
+        assert opened.returncode == 0, opened.stderr
+        assert (tree / "report.txt").read_text() == "findings: none\n"
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
