@@ -72,10 +72,12 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             run = prepared(name, base, keyring(newest=2 if name == "rewrap" else 1))
+            os.write(writer, b"!")
             signal.sigwait({signal.SIGUSR1})
             os.write(writer, outcome(run).encode())
             os._exit(0)
         os.close(writer)
+        os.read(reader, 1)  # it has opened what it needs: what comes now is the act
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         said = os.read(reader, 100).decode()
