@@ -282,12 +282,9 @@ impl Watcher {
 
     /// Lets a busy queue fill a little: fewer, larger batches cost less and merge more.
     fn gather(&self, until: Instant) {
-        loop {
-            let now = Instant::now();
-            if now >= until || lock(&self.shared.state).pending.recs.len() >= PLENTY {
-                return;
-            }
-            std::thread::sleep((until - now).min(GATHER / 3));
+        let now = Instant::now();
+        if now < until && lock(&self.shared.state).pending.recs.len() < PLENTY {
+            std::thread::sleep(until - now);
         }
     }
 

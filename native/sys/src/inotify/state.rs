@@ -246,7 +246,9 @@ impl State {
         }
         self.here_path(name);
         let (tree, now_ns) = (self.here.tree, self.mono_ns);
-        let taken = self.expected.takes(tree, &self.scratch, kinds, ends, now_ns);
+        let taken = self
+            .expected
+            .takes(tree, &self.scratch, kinds, ends, now_ns);
         if taken && ends && self.own.len() < OWN {
             self.own.push((tree, self.here.id, self.scratch.clone()));
         }
