@@ -23,7 +23,10 @@ pub unsafe extern "C" fn shd_open_beneath(
 ) -> i32 {
     let body = || {
         if path.is_null() || out.is_null() || root_fd < 0 {
-            return Err(Failure::new("native.argument", "null pointer or closed descriptor"));
+            return Err(Failure::new(
+                "native.argument",
+                "null pointer or closed descriptor",
+            ));
         }
         // SAFETY: the caller promises so many readable bytes.
         let path = unsafe { std::slice::from_raw_parts(path, path_len) };
