@@ -264,6 +264,46 @@ def open_stream(root_fd: int, path: bytes, keyring: Keyring, out_fd: int) -> Ope
         return _opened(list(_fields(blob.view())))
 
 
+def seal_descriptor(
+    source_fd: int,
+    path: bytes,
+    store_fd: int,
+    store_name: bytes,
+    keyring: Keyring,
+    journal: Journal,
+    options: SealOptions,
+) -> Sealed:
+    """Seal an open regular file into `store_fd` as `store_name` (mode 0600); the file itself is only read.
+
+    Args:
+        source_fd: readable; its offset is neither used nor moved.
+        path: relative path that the sealed metadata gives as the original's.
+
+    Raises:
+        ShieldError: `file.exists`, `file.not-regular`, `file.changed` where it was written meanwhile, …
+    """
+    result, native = ffi.new("ShdSealed *"), _Options(options)
+    label, name = _Slice(path), _Slice(store_name)
+    call(
+        lib.shd_seal_descriptor,
+        source_fd,
+        label.struct,
+        store_fd,
+        name.struct,
+        keyring._handle,
+        journal._handle,
+        native.struct,
+        result,
+        path=path,
+    )
+    return _sealed(result[0], store_name)
+
+
+def open_descriptor(sealed_fd: int, keyring: Keyring, out_fd: int) -> Opened:
+    """As `open_stream`, of an open sealed file; its offset is neither used nor moved."""
+    return open_stream(sealed_fd, b"", keyring, out_fd)
+
+
 def metadata(root_fd: int, path: bytes, keyring: Keyring) -> Metadata:
     """What `path` says of its original; header and metadata are checked, the content is not read."""
     return _metadata_of(root_fd, path, keyring, False)[0]
@@ -524,12 +564,14 @@ __all__ = [
     "Verified",
     "header",
     "metadata",
+    "open_descriptor",
     "open_into",
     "open_sealed",
     "open_stream",
     "random_bytes",
     "rewrap_many",
     "seal",
+    "seal_descriptor",
     "seal_into",
     "seal_many",
     "verify",

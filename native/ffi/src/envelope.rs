@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use shieldd_core::envelope::metadata::Metadata;
 use shieldd_sys::files::attributes::Names;
-use shieldd_sys::files::Trouble;
+use shieldd_sys::files::{Source, Trouble};
 use shieldd_sys::seal::batch::seal_many;
 use shieldd_sys::seal::journal::{Act, Journal};
 use shieldd_sys::seal::keyring::Keyring;
@@ -540,6 +540,50 @@ pub unsafe extern "C" fn shd_seal(
     }
 }
 
+/// Seals the open file `source_fd` into `store_fd` as `store_name`; the file itself is only read. `path` is where the
+/// sealed metadata says that it was.
+///
+/// # Safety
+/// All pointers are valid, all descriptors open.
+#[no_mangle]
+pub unsafe extern "C" fn shd_seal_descriptor(
+    source_fd: i32,
+    path: ShdSlice,
+    store_fd: i32,
+    store_name: ShdSlice,
+    keyring: *const ShdKeyring,
+    journal: *const ShdJournal,
+    options: *const ShdSealOptions,
+    result: *mut ShdSealed,
+    error: *mut ShdError,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guarded(error, || {
+            let options = seal_options(shared(options)?)?;
+            let sealer = Sealer {
+                keyring: &shared(keyring)?.0,
+                journal: &shared(journal)?.0,
+                options: &options,
+                names: &Names::default(),
+            };
+            let source = duplicate(borrowed(source_fd)?)?;
+            let store = borrowed(store_fd)?;
+            let sealed = sealer.seal_descriptor(source, path.get(), store, store_name.get())?;
+            *out(result)? = sealed_out(&sealed);
+            Ok(())
+        })
+    }
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd, Failure> {
+    fd.try_clone_to_owned().map_err(|e| Failure {
+        code: "file.io",
+        errno: e.raw_os_error().unwrap_or(0),
+        message: "descriptor cannot be duplicated".into(),
+    })
+}
+
 /// Seals many files with group commit. The blob has one field for each path: that of the sealed file, or nothing.
 ///
 /// # Safety
@@ -680,7 +724,8 @@ pub unsafe extern "C" fn shd_open(
     }
 }
 
-/// Writes the verified content of a sealed file to `out_fd`. The blob is as [`shd_open`]'s.
+/// Writes the verified content of a sealed file to `out_fd`. The blob is as [`shd_open`]'s. With an empty path
+/// `root_fd` is the sealed file itself.
 ///
 /// # Safety
 /// All pointers are valid, all descriptors open.
@@ -696,7 +741,10 @@ pub unsafe extern "C" fn shd_open_stream(
     // SAFETY: the caller's promise.
     unsafe {
         guarded(error, || {
-            let (_, _, source) = reading::source(borrowed(root_fd)?, path.get())?;
+            let source = match path.get() {
+                b"" => Source::held(duplicate(borrowed(root_fd)?)?)?,
+                path => reading::source(borrowed(root_fd)?, path)?.2,
+            };
             let unsealed = Unsealed::read(&source, &shared(keyring)?.0)?;
             reading::stream(&source, &unsealed, borrowed(out_fd)?)?;
             let file_id = unsealed.header.slot.fixed.file_id;

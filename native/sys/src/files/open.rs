@@ -199,6 +199,17 @@ impl Source {
         })
     }
 
+    /// Takes a file that somebody opened already, if it is a regular one.
+    pub fn held(fd: OwnedFd) -> Result<Source> {
+        let stat = fstat(&fd).map_err(|e| Trouble::data(e, "file cannot be looked at"))?;
+        check_kind(&stat)?;
+        Ok(Source {
+            stamp: Stamp::of(&stat),
+            fd,
+            stat,
+        })
+    }
+
     /// Refuses a file that has other names or may not be replaced.
     pub fn check_replaceable(&self) -> Result<()> {
         if self.stat.st_nlink > 1 {

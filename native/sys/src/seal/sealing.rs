@@ -1,6 +1,6 @@
 //! From a plain file to a sealed one.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{fstatvfs, fsync, OFlags};
@@ -20,7 +20,7 @@ use super::SUFFIX;
 use crate::files::attributes::{atime_ns, give_to, xattrs, Names};
 use crate::files::holes::extents;
 use crate::files::lease::Lease;
-use crate::files::open::NAME_MAX;
+use crate::files::open::{check_name, check_path, NAME_MAX};
 use crate::files::staged::{hidden_name, random, Staged};
 use crate::files::trouble::{retry, Result, Trouble};
 use crate::files::{Dir, Source, Stamp};
@@ -178,6 +178,44 @@ impl Sealer<'_> {
             }
             Target::Into(store, _) => Some(Dir::open(store, b"")?),
         };
+        self.encrypt((dir, name), source, path, into, threads, workspace)
+    }
+
+    /// Seals a file that is open already into `store` as `name`; the file itself is only read.
+    ///
+    /// `path` is what the sealed metadata says of where it was. The sealed file is on the disk when this returns, if the
+    /// options ask for that.
+    pub fn seal_descriptor(
+        &self,
+        from: OwnedFd,
+        path: &[u8],
+        store: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<Sealed> {
+        check_path(path)?;
+        check_name(name)?;
+        let (source, dir) = (Source::held(from)?, Dir::open(store, b"")?);
+        let into = Some(Dir::open(store, b"")?);
+        let (threads, room) = (self.options.threads, &mut Workspace::default());
+        let mut ready = self.encrypt((dir, name.to_vec()), source, path, into, threads, room)?;
+        ready.staged.publish(&ready.dir, name)?;
+        if self.options.durable {
+            sync_file(&ready.staged.fd)?;
+            sync_file(&ready.dir.fd)?;
+        }
+        ready.sealed.path = name.to_vec();
+        Ok(ready.sealed)
+    }
+
+    fn encrypt(
+        &self,
+        (dir, name): (Dir, Vec<u8>),
+        source: Source,
+        path: &[u8],
+        into: Option<Dir>,
+        threads: usize,
+        workspace: &mut Workspace,
+    ) -> Result<Ready> {
         let key = self.options_key()?;
         let mut metadata = self.metadata(&source, path)?;
         let staged = Staged::new(into.as_ref().unwrap_or(&dir))?;
