@@ -18,8 +18,9 @@ from typing import Final, Protocol
 import numpy as np
 import structlog
 
+from shieldd.errors import ShieldError
 from shieldd.model.event import Batch, FactFlag, Kind
-from shieldd.native import envelope
+from shieldd.native import envelope, files
 from shieldd.respond import OURS_MADE, GuardedTree, Notice
 
 DIRECTORIES_LOOKED_AT: Final = 2000  # of a tree, when choosing places
@@ -76,6 +77,10 @@ class Canaries:
         """Paths of the canaries of a tree."""
         return sorted(x.path for x in self._planted if x.tree == tree.root)
 
+    def is_one(self, tree: GuardedTree, path: bytes) -> bool:
+        """Whether a canary lies there."""
+        return Planted(tree.root, path) in self._planted
+
     def plant(self, tree: GuardedTree, count: int, notice: Notice | None) -> int:
         """Bring a tree to `count` canaries (0 takes them away); how many lie there then.
 
@@ -118,8 +123,8 @@ class Canaries:
     def _write(self, tree: GuardedTree, canary: ToPlant, notice: Notice | None) -> bool:
         directory, name = os.path.split(canary.path)
         try:
-            where = os.open(directory or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=tree.root_fd)
-        except OSError:
+            where = files.open_beneath(tree.root_fd, directory, os.O_DIRECTORY)
+        except ShieldError:
             return False
         try:
             if notice is not None:
@@ -145,9 +150,14 @@ class Canaries:
     def _remove(self, tree: GuardedTree, path: bytes, notice: Notice | None) -> None:
         if notice is not None:
             notice.expect(tree.index, path, 1 << Kind.DELETE)
+        directory, name = os.path.split(path)
         try:
-            os.unlink(path, dir_fd=tree.root_fd)
-        except OSError as error:
+            where = files.open_beneath(tree.root_fd, directory, os.O_DIRECTORY)
+            try:
+                os.unlink(name, dir_fd=where)
+            finally:
+                os.close(where)
+        except (OSError, ShieldError) as error:
             log.warning("a canary could not be taken away", errno=error.errno)
 
     def _load(self) -> None:

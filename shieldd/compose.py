@@ -71,6 +71,7 @@ class Daemon:
         self._store: Store
         self._guard: Guard
         self._troubles = Troubles()
+        self._records_lost = 0
         self._survey: Survey
         self._surveying: threading.Thread | None = None
 
@@ -118,6 +119,12 @@ class Daemon:
         journal = envelope.Journal(fingerprints.state_directory(store.state.fd, b"journal"))
         held_fd = fingerprints.state_directory(store.state.fd, b"quarantine")
         host_id = config.daemon.host_id.encode()
+        own_products = observe.Inspector(baseline)
+
+        def known(tree: GuardedTree, path: bytes) -> None:
+            """What we made ourselves is known like everything else, so that its loss is one."""
+            own_products.inspect(tree.root_fd, path, None, Kind.ATTRIB, tree=tree.index)
+
         sealer = Sealer(
             keys.native,
             journal,
@@ -126,6 +133,7 @@ class Daemon:
             source,
             host_id=host_id,
             count=lambda n: keys.used(envelope.Purpose.FILES, n),
+            known=known,
             threads=config.seal.threads,
             durable=config.seal.durable,
         )
@@ -139,12 +147,13 @@ class Daemon:
             trees,
             host_id=host_id,
             count=lambda n: keys.used(envelope.Purpose.QUARANTINE, n),
+            known=known,
             threads=config.seal.threads,
         )
         recover(store, journal, keys.native, trees, quarantine, os.fsencode(config.daemon.state_dir))
         snapshot = self._snapshot(config)
         judgement = self._judgement(snapshot)
-        streams = Streams(trees, store, troubles.report)
+        streams = Streams(trees, store, troubles.report, troubles.hold)
         acts = ActPool(trees, store, sealer.act, quarantine.act, failed=troubles.report)
         inspector = observe.Inspector(observe.Baseline(1024))
         canaries = self._plant(trees, inspector)
@@ -178,6 +187,7 @@ class Daemon:
             streams=streams,
             troubles=troubles,
             canaries_in=lambda tree: len(canaries.in_tree(trees[tree])),
+            is_canary=canaries.is_one,
             read_trace=_read_trace,
             started_ns=time.time_ns(),
         )
@@ -274,6 +284,7 @@ class Daemon:
                     log.info("stopping", signal=signal.Signals(taken.si_signo).name)
                     return
                 self._reload()
+            self._watch_store()
             if self._healthy():
                 service.notify("WATCHDOG=1")
             now = time.monotonic()
@@ -283,6 +294,18 @@ class Daemon:
             if now - pruned > PRUNE_S:
                 pruned = now
                 self._prune()
+
+    def _watch_store(self) -> None:
+        """What cannot be recorded is said for as long as it cannot be."""
+        now = self._store.status()
+        lost = now.dropped + now.failed
+        if now.full:
+            self._troubles.hold("store.full", "no room for records: nothing is sealed or quarantined until there is")
+        else:
+            self._troubles.clear("store.full")
+        if lost > self._records_lost:
+            self._records_lost = lost
+            self._troubles.hold("store.lost", f"{lost} events of this run are not on record")
 
     def _healthy(self) -> bool:
         """Whether every thread lives and the loop turns; what is not vouched for, the service manager restarts."""

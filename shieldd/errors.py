@@ -57,6 +57,7 @@ CODES: Final[dict[str, Entry]] = {
     "policy.off": Entry(1, 409, "no policy is in force", "shieldctl policy show"),
     "policy.failed": Entry(1, 500, "the policy failed; hard rules alone", "shieldctl policy evaluate"),
     "watch.overflow": Entry(6, 503, "events were lost; the tree is rescanned", "shieldctl status"),
+    "store.lost": Entry(6, 503, "some events could not be recorded", "shieldctl doctor"),
     "watch.away": Entry(6, 503, "files changed while nobody watched", "shieldctl alerts"),
     "watch.gone": Entry(6, 503, "a guarded tree went away", "shieldctl status"),
     "daemon.running": Entry(1, 409, "another daemon uses this state directory", "shieldctl status"),
@@ -116,6 +117,7 @@ CODES: Final[dict[str, Entry]] = {
     "file.io": Entry(1, 500, "input/output error"),
     "file.name": Entry(2, 400, "not a usable file name"),
     "file.budget": Entry(1, 413, "file is beyond the configured limit"),
+    "file.canary": Entry(1, 409, "that is one of our canary files", "set canaries = 0 for the tree to have none"),
     "file.race": Entry(1, 409, "path was swapped while it was worked on; nothing was done"),
     # the learned policy: each refusal leaves the daemon on its hard rules
     "policy.missing": Entry(1, 503, "policy or manifest is missing", "shieldctl policy show"),

@@ -40,7 +40,7 @@ LOST_KINDS: Final = {Kind.OVERFLOW: Severity.HIGH, Kind.WATCH_LIMIT: Severity.HI
 LOST_TEXT: Final = {
     Kind.OVERFLOW: "the kernel's event queue overflowed; the tree is being rescanned",
     Kind.WATCH_LIMIT: "a directory could not be watched; it is looked at by rescans until it can be",
-    Kind.ROOT_GONE: "a guarded tree went away; nothing under it is seen",
+    Kind.ROOT_GONE: "a guarded tree went away or was replaced; nothing is done in it until shieldd is restarted",
 }
 LOST_CODE: Final = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.limit", Kind.ROOT_GONE: "watch.gone"}
 LOSS_PACE_NS: Final = 10 * 10**9

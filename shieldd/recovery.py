@@ -8,9 +8,10 @@ import structlog
 
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome
+from shieldd.model.incident import TakenAction
 from shieldd.native import envelope
 from shieldd.respond import Ended, Trees
-from shieldd.respond.quarantine import Quarantine
+from shieldd.respond.quarantine import SUFFIX, Quarantine
 from shieldd.store import SealedRecord, Store
 
 log = structlog.get_logger("shieldd.recovery")
@@ -39,16 +40,22 @@ def recover(
         present = set(quarantine.objects())
         store.quarantine.remove([x.id for x in store.quarantine.list(limit=100_000).items if x.id not in present])
     if pending:
-        store.finish([_closed(x.id) for x in pending])
+        held = {x.id for x in store.quarantine.list(limit=100_000).items}
+        store.finish([_closed(store, held, x) for x in pending])
         log.warning("acts that a crash cut off were closed", count=len(pending))
 
 
 _FILE_ACTS = (ActionKind.SEAL, ActionKind.OPEN)
 
 
-def _closed(action_id: str) -> Ended:
+def _closed(store: Store, held: set[str], act: TakenAction) -> Ended:
+    """How an act ended that was cut off before it said so: by what lies on the disk now."""
+    finished = act.kind is ActionKind.QUARANTINE and act.undo.rpartition(" ")[2] in held
+    finished = finished or (act.kind is ActionKind.SEAL and store.files.get(act.tree, act.path + SUFFIX) is not None)
+    if finished:
+        return Ended(act.id, Outcome.DONE, f"{act.reason}; finished after a crash", act.undo)
     reason = "interrupted by a crash; the file is whole, in the clear or sealed (shieldctl files status)"
-    return Ended(action_id, Outcome.FAILED, reason, "")
+    return Ended(act.id, Outcome.FAILED, reason, "")
 
 
 def _sealed_again(store: Store, keyring: envelope.Keyring, trees: Trees, touched: list[tuple[int, bytes]]) -> None:

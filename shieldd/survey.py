@@ -21,12 +21,12 @@ import structlog
 from shieldd.errors import ShieldError
 from shieldd.model.event import EVENT, FactFlag, Kind
 from shieldd.native import watch
+from shieldd.native.files import is_own_name
 from shieldd.native.observe import Inspector
 from shieldd.respond import GuardedTree
 
 GROUP: Final = 32  # files a turn: about 2 ms in which the fingerprints are locked
 NICE: Final = 10
-OURS: Final = b".shieldd-"
 
 log = structlog.get_logger("shieldd.survey")
 
@@ -124,7 +124,7 @@ def _groups(tree: GuardedTree, globs: Sequence[bytes]) -> Iterator[list[bytes]]:
         directories[:] = [x for x in directories if not watch.excluded(globs, base + x, directory=True)]
         for name in names:
             path = base + name
-            if name.startswith(OURS) or watch.excluded(globs, path, directory=False):
+            if is_own_name(name) or watch.excluded(globs, path, directory=False):
                 continue
             try:
                 if not stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):

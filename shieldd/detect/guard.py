@@ -127,7 +127,6 @@ class Guard:
         facts, events = batch.facts, batch.events
         wanted = _IS_LOOKED_AT[events["kind"]] & ((events["flags"] & (EventFlag.SPECIAL | EventFlag.OPEN)) == 0)
         wanted &= (facts["size"] > 0) & (facts["size"] <= max_bytes)
-        wanted &= (facts["flags"] & np.uint64(FactFlag.SEALED)) == 0
         rows = np.flatnonzero(wanted)
         suspicious = (facts["flags"][rows] & np.uint64(_MALICIOUS_CONTENT)) != 0
         return rows[np.argsort(~suspicious, kind="stable")][:limit]

@@ -19,7 +19,7 @@ from shieldd.lookout import Lookout
 from shieldd.native import envelope
 from shieldd.native.observe import Baseline, Inspector, Windows
 from shieldd.pipeline import Pipeline
-from shieldd.respond import Trees
+from shieldd.respond import GuardedTree, Trees
 from shieldd.respond.acts import ActPool
 from shieldd.respond.quarantine import Quarantine
 from shieldd.respond.seal import Sealer
@@ -59,6 +59,7 @@ class Parts:
     streams: Streams
     troubles: Troubles
     canaries_in: Callable[[int], int]
+    is_canary: Callable[[GuardedTree, bytes], bool]
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
     survey: Survey | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shieldd.errors import ShieldError
+from shieldd.native.files import is_own_name
 from shieldd.respond import GuardedTree, Trees
 
 
@@ -26,21 +27,32 @@ class Chosen:
         return self.tree.absolute(self.path) if self.tree is not None else self.asked
 
 
-def choose(trees: Trees, paths: Sequence[bytes], *, recursive: bool, suffix: bytes | None = None) -> Iterator[Chosen]:
+def choose(
+    trees: Trees,
+    paths: Sequence[bytes],
+    *,
+    recursive: bool,
+    suffix: bytes | None = None,
+    left_out: Callable[[GuardedTree, bytes], bool] = lambda tree, path: False,
+) -> Iterator[Chosen]:
     """Expand names to files.
 
     Args:
         paths: absolute; a directory stands for every regular file beneath it when `recursive`, else it is an error.
+        left_out: files that are never meant: passed over in a directory, refused when named.
         suffix: of a directory only files that end in it; with None only those that do not end in `.shield`.
     """
     for asked in paths:
         try:
             if recursive:
-                yield from _beneath(trees, asked, suffix)
+                yield from (x for x in _beneath(trees, asked, suffix) if not (x.tree and left_out(x.tree, x.path)))
                 continue
             tree, path = trees.locate(asked)
         except ShieldError as error:
             yield Chosen(asked, None, b"", error)
+            continue
+        if left_out(tree, path):
+            yield Chosen(asked, None, b"", ShieldError("file.canary", path=asked))
             continue
         yield Chosen(asked, tree, path)
 
@@ -58,7 +70,7 @@ def _beneath(trees: Trees, asked: bytes, suffix: bytes | None) -> Iterator[Chose
     for top, directories, names, _ in os.fwalk(path, dir_fd=tree.root_fd, follow_symlinks=False):
         directories.sort()
         for name in sorted(names):
-            ours = name.startswith(b".shieldd-")
+            ours = is_own_name(name)
             wanted = name.endswith(suffix) if suffix is not None else not name.endswith(b".shield")
             if wanted and not ours:
                 full = os.path.normpath(os.path.join(top, name))

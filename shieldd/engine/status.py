@@ -98,7 +98,7 @@ class Status:
             _check("keys in memory", parts.keys.native.locked, "key pages are kept out of swap"
                    if parts.keys.native.locked else "RLIMIT_MEMLOCK is too small, keys could be swapped out",
                    "raise LimitMEMLOCK, or encrypt swap", warn=True),
-            _check("store", not (writer.full or writer.damaged),
+            _check("store", not (writer.full or writer.damaged or writer.dropped or writer.failed),
                    f"{writer.dropped + writer.failed} events not recorded",
                    "free space on the state directory's file system"),
             _check("state space", free > LOW_SPACE_BYTES, f"{free >> 20} MiB free", "free space there", warn=True),

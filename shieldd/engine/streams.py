@@ -120,10 +120,18 @@ class _Word:
 class Streams:
     """Tells subscribers. Alerts are written durably first, on a thread of their own, so that deciding never waits."""
 
-    def __init__(self, trees: Trees, alerts: AlertLog, trouble: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        trees: Trees,
+        alerts: AlertLog,
+        trouble: Callable[[str, str], None],
+        hold: Callable[[str, str], None] = lambda code, text: None,
+    ) -> None:
         """Args:
         trouble: keeps a trouble for `status` (code, sentence).
+        hold: keeps one that only a restart ends.
         """
+        self._hold = hold
         self._trees = trees
         self._alert_log = alerts
         self._trouble = trouble
@@ -159,7 +167,7 @@ class Streams:
 
     def trouble(self, code: str, text: str, severity: Severity, tree: int, path: bytes) -> None:
         """Something that limits what is seen: kept for `status`, and told at once."""
-        self._trouble(code, text)
+        (self._hold if code == "watch.gone" else self._trouble)(code, text)
         self._say(_Word(time.time_ns(), severity, "", ActionKind.ALERT, tree, path, text))
 
     def run(self) -> None:

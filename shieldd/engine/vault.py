@@ -39,7 +39,7 @@ class Vault:
     def add(self, caller: Caller, request: r.QuarantineAdd) -> LongAction:
         """Take files away."""
         parts = self._parts
-        chosen = list(choose(parts.trees, request.paths, recursive=False))
+        chosen = list(choose(parts.trees, request.paths, recursive=False, left_out=parts.is_canary))
         yield a.Begun(len(chosen))
         for one in chosen:
             try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,6 +64,28 @@ class Notice(Protocol):
 
     def expect(self, tree: int, path: bytes, kinds: int, *, count: int = 1, ttl_s: float = 10.0) -> None:
         """So many events of these kinds (bits `1 << Kind`) on this path are ours."""
+
+
+ACT_S = 3600.0  # longer than any act; what was announced ends with it
+GRACE_S = 0.25  # after an act, until the watcher has read what the kernel queued of it
+
+
+@contextmanager
+def announced_to(notice: Notice, tree: GuardedTree, changes: Mapping[bytes, int]) -> Iterator[None]:
+    """Tell the watcher of our own changes, and that they are over when they are.
+
+    One operation of each kind is ours and no more: whatever comes after, on the same name, is somebody's.
+
+    Args:
+        changes: kinds (bits `1 << Kind`) by path.
+    """
+    for path, kinds in changes.items():
+        notice.expect(tree.index, path, kinds, count=1, ttl_s=ACT_S)
+    try:
+        yield
+    finally:
+        for path in changes:
+            notice.expect(tree.index, path, 0, count=0, ttl_s=GRACE_S)
 
 
 OURS_GONE = 1 << Kind.DELETE | 1 << Kind.RENAME | 1 << Kind.ATTRIB
@@ -127,6 +149,21 @@ def still_the_one(tree: GuardedTree, path: bytes, inode: tuple[int, int] | None)
         raise ShieldError("file.io", errno=error.errno, path=path) from error
     if found.st_ino != inode[1]:
         raise ShieldError("file.race", "another file has that name by now; nothing was done", path=path)
+
+
+def still_there(tree: GuardedTree) -> None:
+    """Refuse to act where the tree's name stands for another directory by now (moved, replaced, unmounted, mounted).
+
+    Raises:
+        ShieldError: `watch.gone`.
+    """
+    held = os.fstat(tree.root_fd)
+    try:
+        named = os.stat(tree.root, follow_symlinks=False)
+    except OSError as error:
+        raise ShieldError("watch.gone", errno=error.errno, path=tree.root) from error
+    if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
+        raise ShieldError("watch.gone", "another directory has the tree's name by now", path=tree.root)
 
 
 def new_id(prefix: str) -> str:

@@ -6,6 +6,7 @@ can be rebuilt from the objects alone. Objects lie in a directory of the state, 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -26,9 +27,11 @@ from shieldd.respond import (
     Notice,
     Trees,
     announced,
+    announced_to,
     new_id,
     recorded,
     still_the_one,
+    still_there,
 )
 
 SUFFIX: Final = b".shield"
@@ -88,6 +91,7 @@ class Quarantine:
         *,
         host_id: bytes,
         count: Callable[[int], None] = lambda uses: None,
+        known: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
         threads: int = 0,
     ) -> None:
         """Args:
@@ -102,6 +106,7 @@ class Quarantine:
         self._trees = trees
         self._host_id = host_id
         self._count = count
+        self._known = known
         self._threads = threads
 
     def add(
@@ -117,8 +122,8 @@ class Quarantine:
             host_id=self._host_id,
             threads=self._threads,
         )
-        with recorded(self._ledger, action):
-            self._notice.expect(tree.index, path, OURS_GONE, count=2)
+        with recorded(self._ledger, action), announced_to(self._notice, tree, {path: OURS_GONE}):
+            still_there(tree)
             name = object_id.encode() + SUFFIX
             still_the_one(tree, path, inode)
             self._count(1)
@@ -194,12 +199,13 @@ class Quarantine:
             if to is None:
                 raise
             tree, path = None, b""
-        with recorded(self._ledger, action):
-            if tree is not None:
-                self._notice.expect(tree.index, path, OURS_MADE, count=4)
+        changes = {path: OURS_MADE} if tree is not None else {}
+        with recorded(self._ledger, action), announced_to(self._notice, tree or self._trees[0], changes):
             name = object_id.encode() + SUFFIX
-            if to is None and tree is not None:
+            if tree is not None:
+                still_there(tree)
                 envelope.open_into(self.directory_fd, name, tree.root_fd, path, self._keyring, self._journal)
+                self._known(tree, path)
             else:
                 fd = open_directory(os.path.dirname(place))
                 try:
@@ -249,18 +255,32 @@ def _told(line: str) -> tuple[bytes, str, str]:
 
 
 def open_directory(path: bytes) -> int:
-    """Open an existing directory, link-free in its last step; the caller closes.
+    """Open an existing directory by its absolute name, step by step and through no link; the caller closes.
 
     Raises:
-        ShieldError: `file.missing`, `file.symlink`, `file.not-regular` (no directory), `file.denied`.
+        ShieldError: `file.name`, `file.missing`, `file.symlink` (or no directory), `file.denied`, `file.io`.
     """
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if not path.startswith(b"/") or b".." in parts:
+        raise ShieldError("file.name", "not an absolute path without '..'", path=path)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(b"/", flags)
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise ShieldError("file.missing", "no such directory", errno=error.errno, path=path) from error
-    except PermissionError as error:
-        raise ShieldError("file.denied", errno=error.errno, path=path) from error
-    except NotADirectoryError as error:
-        raise ShieldError("file.symlink", "not a directory, or a link to one", errno=error.errno, path=path) from error
+        for part in parts:
+            above, fd = fd, os.open(part, flags, dir_fd=fd)
+            os.close(above)
     except OSError as error:
-        raise ShieldError("file.io", errno=error.errno, path=path) from error
+        os.close(fd)
+        raise _refused(error, path) from error
+    return fd
+
+
+def _refused(error: OSError, path: bytes) -> ShieldError:
+    match error.errno:
+        case errno.ENOENT:
+            return ShieldError("file.missing", "no such directory", errno=error.errno, path=path)
+        case errno.EACCES | errno.EPERM:
+            return ShieldError("file.denied", errno=error.errno, path=path)
+        case errno.ENOTDIR | errno.ELOOP:
+            return ShieldError("file.symlink", "not a directory, or a link on the way", errno=error.errno, path=path)
+    return ShieldError("file.io", errno=error.errno, path=path)

@@ -22,9 +22,11 @@ from shieldd.respond import (
     Ledger,
     Notice,
     announced,
+    announced_to,
     failed,
     recorded,
     still_the_one,
+    still_there,
 )
 
 SUFFIX: Final = b".shield"
@@ -86,6 +88,12 @@ def original_name(path: bytes) -> bytes:
     return path.removesuffix(SUFFIX)
 
 
+def _seal_changes(paths: Sequence[bytes]) -> dict[bytes, int]:
+    changes = dict.fromkeys(paths, OURS_GONE)
+    changes.update(dict.fromkeys(map(sealed_name, paths), OURS_MADE))
+    return changes
+
+
 class Sealer:
     """Seals and opens files of the guarded trees. Thread-safe as far as its parts are."""
 
@@ -99,6 +107,7 @@ class Sealer:
         *,
         host_id: bytes,
         count: Callable[[int], None] = lambda uses: None,
+        known: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
         threads: int = 0,
         durable: bool = True,
     ) -> None:
@@ -109,6 +118,7 @@ class Sealer:
         self._notice = notice
         self._host_id = host_id
         self._count = count
+        self._known = known
         self._threads = threads
         self._durable = durable
 
@@ -128,11 +138,12 @@ class Sealer:
         """Seal one file; raises `ShieldError` with nothing lost when it cannot be done."""
         undo = f"shieldctl files open {printable(tree.absolute(sealed_name(path)))}"
         action = announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why, undo=undo)
-        with recorded(self._ledger, action):
-            self._expect_seal(tree, path)
+        with recorded(self._ledger, action), announced_to(self._notice, tree, _seal_changes([path])):
+            still_there(tree)
             still_the_one(tree, path, inode)
             self._count(1)
             done = envelope.seal(tree.root_fd, path, self._keyring, self._journal, self.options(why))
+            self._known(tree, done.path)
             self._inventory.sealed([self._entry(tree, path, done, why, threat_id)])
         return Result(path, Outcome.DONE, done.path, done.size)
 
@@ -160,10 +171,17 @@ class Sealer:
             for path in paths
         ]
         self._ledger.intend(actions)
-        for path in paths:
-            self._expect_seal(tree, path)
-        self._count(len(paths))
-        outcomes = envelope.seal_many(tree.root_fd, list(paths), self._keyring, self._journal, self.options(why))
+        try:
+            still_there(tree)
+            self._count(len(paths))
+        except ShieldError as error:
+            self._ledger.finish([failed(action, error) for action in actions])
+            return [Result(path, Outcome.FAILED, code=error.code, reason=error.message) for path in paths]
+        with announced_to(self._notice, tree, _seal_changes(paths)):
+            outcomes = envelope.seal_many(tree.root_fd, list(paths), self._keyring, self._journal, self.options(why))
+            for outcome in outcomes:
+                if not isinstance(outcome, ShieldError):
+                    self._known(tree, outcome.path)
         results: list[Result] = []
         entries: list[SealedEntry] = []
         ended: list[Ended] = []
@@ -182,17 +200,15 @@ class Sealer:
     def open(self, tree: GuardedTree, path: bytes, *, threat_id: str = "", why: str) -> Result:
         """Open a sealed file back to its own name; never overwrites."""
         action = announced(ActionKind.OPEN, tree, path, threat_id=threat_id, reason=why)
-        with recorded(self._ledger, action):
-            self._notice.expect(tree.index, path, OURS_GONE)
-            if path.endswith(SUFFIX):
-                self._notice.expect(tree.index, path[: -len(SUFFIX)], OURS_MADE, count=4)
+        changes = {path: OURS_GONE}
+        if path.endswith(SUFFIX):
+            changes[original_name(path)] = OURS_MADE
+        with recorded(self._ledger, action), announced_to(self._notice, tree, changes):
+            still_there(tree)
             done = envelope.open_sealed(tree.root_fd, path, self._keyring, self._journal)
+            self._known(tree, done.path)
             self._inventory.opened(tree.index, path)
         return Result(path, Outcome.DONE, done.path, done.metadata.size)
-
-    def _expect_seal(self, tree: GuardedTree, path: bytes) -> None:
-        self._notice.expect(tree.index, path, OURS_GONE, count=2)
-        self._notice.expect(tree.index, sealed_name(path), OURS_MADE, count=4)
 
     def _entry(self, tree: GuardedTree, path: bytes, done: envelope.Sealed, why: str, threat_id: str) -> SealedEntry:
         return SealedEntry(

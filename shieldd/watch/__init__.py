@@ -11,7 +11,8 @@ The contract, which one test suite runs on every source:
   that follows (events with the flag `SYNTHETIC`, ended by `RESCAN_DONE`). Nothing is missed in silence.
 * Events of one path merge while they wait; reading events in order always gives the true end state.
 * `seq` has no gaps; `mono_ns` is when the first of the merged kernel events was read.
-* Names beginning with `.shieldd-`, excluded names and announced own operations (`expect`) are not reported.
+* Hidden names that the core made a moment ago, excluded names and announced own operations (`expect`) are not
+  reported. A name that only looks like one of ours is anybody's.
 * A file moved into a tree is a `CREATE`, out of it (or to another tree) a `DELETE`, inside it a `RENAME` with `from`.
 * FIFOs, sockets, devices and links are reported with the flag `SPECIAL` and never opened.
 * One thread takes batches; `stop`, `expect`, `rescan` and `status` may be called from others.
@@ -20,12 +21,9 @@ The contract, which one test suite runs on every source:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from shieldd.model.event import Batch
-
-OWN_PREFIX: Final = b".shieldd-"
-"""Names that begin so are our own temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +105,7 @@ class Source(Protocol):
             path: relative to its root.
             kinds: bits `1 << Kind`; `count` operations of each are not reported. A whole write (any number of
                 `write(2)` up to `close(2)`) counts once; changes of attributes are not counted, they end with the time.
+            count: 0 ends what was announced of the path after `ttl_s`, if that is sooner.
             ttl_s: seconds after which the announcement ends.
         """
 
@@ -120,4 +119,4 @@ class Source(Protocol):
         """End; wakes `next_batch`. May be called twice."""
 
 
-__all__ = ["OWN_PREFIX", "Source", "SourceStatus", "Tree"]
+__all__ = ["Source", "SourceStatus", "Tree"]

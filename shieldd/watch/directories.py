@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from shieldd.watch import OWN_PREFIX
+from shieldd.native.files import is_own_name
 
 NONE: Final = 0
 OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -145,7 +145,7 @@ def entries(fd: int) -> Iterator[tuple[bytes, bool, os.stat_result | None]]:
     with os.scandir(fd) as listing:
         for entry in listing:
             name = os.fsencode(entry.name)
-            if name.startswith(OWN_PREFIX):
+            if is_own_name(name):
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Sequence
 
 from shieldd.model.event import EventFlag, Kind
+from shieldd.native.files import is_own_name
 from shieldd.native.watch import excluded
-from shieldd.watch import OWN_PREFIX, Tree
+from shieldd.watch import Tree
 from shieldd.watch.directories import NONE, Directories, MountPointError, entries, mount_of, open_dir
 from shieldd.watch.kernel_queue import KernelQueue, Raw, records
 from shieldd.watch.records import Announcements, Place, Record, Records
@@ -80,7 +81,8 @@ class State:
         elif raw.mask & n.IN_IGNORED:
             self._ignored(raw.wd)
         elif raw.name:
-            own, directory = raw.name.startswith(OWN_PREFIX), bool(raw.mask & n.IN_ISDIR)
+            directory = bool(raw.mask & n.IN_ISDIR)
+            own = not directory and is_own_name(raw.name)
             place = (raw.wd, raw.name)
             if raw.mask & n.IN_MOVED_FROM:
                 unseen = own or self._excluded(entry.tree, self.path(place), directory=directory)

@@ -134,7 +134,11 @@ class Announcements:
         self.dropped = 0
 
     def add(self, tree: int, path: bytes, kinds: int, count: int, until_ns: int, now_ns: int) -> None:
-        """Announce `count` operations of each kind in `kinds` on a path."""
+        """Announce `count` operations of each kind in `kinds` on a path; 0 ends it at `until_ns`, if that is sooner."""
+        if count == 0:
+            if known := self._paths.get((tree, path)):
+                known.until_ns = min(known.until_ns, until_ns)
+            return
         if len(self._paths) >= self.LIMIT:
             self._paths = {key: a for key, a in self._paths.items() if a.until_ns > now_ns}
         if len(self._paths) >= self.LIMIT:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from shieldd.model.event import EVENT, FactFlag, Kind
+from shieldd.native.files import hidden_name
 from shieldd.native.observe import Baseline, Inspector
 from shieldd.respond import GuardedTree
 from shieldd.survey import Found, Survey
@@ -25,7 +26,8 @@ def tree(tmp_path: Path) -> Iterator[GuardedTree]:
         (directory / f"f{number}.gz").write_bytes(gzip.compress(b"patient %d " % number * 500))
     (root / "skip").mkdir()
     (root / "skip" / "x.gz").write_bytes(b"x")
-    (root / ".shieldd-123").write_bytes(b"ours")
+    (root / ".shieldd-123").write_bytes(b"somebody's")
+    (root / os.fsdecode(hidden_name())).write_bytes(b"ours")
     (root / "link").symlink_to("/etc/passwd")
     os.mkfifo(root / "pipe")
     (root / os.fsdecode(b"odd\n\xff.txt")).write_text("text")
@@ -44,7 +46,7 @@ def _survey(tree: GuardedTree, baseline: Baseline) -> Found:
 
 def test_files_from_before_are_known_afterwards(tree: GuardedTree) -> None:
     baseline = Baseline(1000)
-    assert _survey(tree, baseline) == Found(101, 0, 0)
+    assert _survey(tree, baseline) == Found(102, 0, 0)
     event = np.zeros(1, EVENT)
     event["kind"], event["path_len"] = Kind.DELETE, len(b"d0/deep/f0.gz")
     facts = Inspector(baseline).inspect_many(tree.root_fd, event, b"d0/deep/f0.gz")
@@ -57,7 +59,7 @@ def test_what_changed_meanwhile_is_counted(tree: GuardedTree) -> None:
     root = Path(os.fsdecode(tree.root))
     (root / "d0" / "deep" / "f0.gz").write_bytes(os.urandom(4096))
     (root / "d1" / "deep" / "f1.gz").write_bytes(gzip.compress(b"a new report " * 900))
-    assert _survey(tree, baseline) == Found(101, 2, 1)
+    assert _survey(tree, baseline) == Found(102, 2, 1)
 
 
 def test_a_stop_ends_it_early(tree: GuardedTree) -> None:

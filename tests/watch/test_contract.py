@@ -15,6 +15,7 @@ import pytest
 
 from shieldd.errors import ShieldError
 from shieldd.model.event import EventFlag, Kind
+from shieldd.native.files import hidden_name
 from shieldd.native.observe import schema
 
 from .conftest import Seen, Watch
@@ -209,9 +210,10 @@ def test_excluded_names_and_our_own_are_not_reported(watch: Watch) -> None:
         (w.root / directory).mkdir(parents=True)
         (w.root / directory / "f").write_bytes(b"x")
     (w.root / "a.tmp").write_bytes(b"x")
-    (w.root / ".shieldd-temp").write_bytes(b"x")
+    own = os.fsdecode(hidden_name())
+    (w.root / own).write_bytes(b"x")
     (w.root / "a.tmp").rename(w.root / "kept")
-    (w.root / ".shieldd-temp").rename(w.root / "sealed.shield")
+    (w.root / own).rename(w.root / "sealed.shield")
     (w.root / "kept").rename(w.root / "b.tmp")
     paths = {(s.kind, s.path) for s in w.settle()}
     assert {p for _, p in paths} == {b"top", b"top/x", b"kept", b"sealed.shield"}
@@ -224,8 +226,9 @@ def test_announced_operations_are_dropped_and_others_are_not(watch: Watch) -> No
     w = watch(before=lambda root: (root / "doc").write_bytes(b"x"))
     w.source.expect(0, b"doc", 1 << Kind.DELETE)
     w.source.expect(0, b"doc.shield", 1 << Kind.CREATE | 1 << Kind.RENAME | 1 << Kind.WRITE | 1 << Kind.ATTRIB)
-    (w.root / ".shieldd-1").write_bytes(b"sealed")
-    (w.root / ".shieldd-1").rename(w.root / "doc.shield")
+    own = os.fsdecode(hidden_name())
+    (w.root / own).write_bytes(b"sealed")
+    (w.root / own).rename(w.root / "doc.shield")
     (w.root / "doc.shield").chmod(0o600)
     (w.root / "doc").unlink()
     assert w.settle() == []
@@ -236,6 +239,27 @@ def test_announced_operations_are_dropped_and_others_are_not(watch: Watch) -> No
     paths = [s.path for s in w.settle()]
     assert b"doc" in paths
     assert b"doc.shield" in paths
+
+
+def test_a_name_that_only_looks_like_ours_hides_nothing(watch: Watch) -> None:
+    w = watch(before=lambda root: (root / "doc").write_bytes(b"x"))
+    (w.root / ".shieldd-payload").write_bytes(b"x")
+    (w.root / ".shieldd-dir").mkdir()
+    (w.root / ".shieldd-dir" / "inside").write_bytes(b"x")
+    (w.root / "doc").rename(w.root / (".shieldd-" + "0" * 24))
+    seen = {(s.kind, s.path) for s in w.settle()}
+    assert (Kind.CREATE, b".shieldd-payload") in seen
+    assert (Kind.CREATE, b".shieldd-dir/inside") in seen
+    assert (Kind.RENAME, b".shieldd-" + b"0" * 24) in seen
+
+
+def test_what_was_announced_is_over_when_the_act_is(watch: Watch) -> None:
+    w = watch(before=lambda root: (root / "doc").write_bytes(b"x"))
+    w.source.expect(0, b"doc", 1 << Kind.DELETE | 1 << Kind.ATTRIB, ttl_s=60)
+    w.source.expect(0, b"doc", 0, count=0, ttl_s=0.0)
+    (w.root / "doc").chmod(0o666)
+    (w.root / "doc").unlink()
+    assert [s.kind for s in w.settle()][-1] is Kind.DELETE
 
 
 def test_an_announcement_ends_with_its_time(watch: Watch) -> None:

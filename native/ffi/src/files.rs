@@ -4,6 +4,7 @@ use rustix::fs::OFlags;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
 use shieldd_sys::files::open::open_beneath;
+use shieldd_sys::files::staged::{hidden_name, is_own};
 
 use crate::abi::{guarded, Failure, ShdError};
 
@@ -49,6 +50,38 @@ pub unsafe extern "C" fn shd_open_beneath(
     };
     // SAFETY: the caller promises null or a writable record.
     unsafe { guarded(error, body) }
+}
+
+/// Makes a hidden name that counts as ours for a moment: 33 bytes into `out`.
+///
+/// # Safety
+/// `out` points to 33 writable bytes, `error` is null or writable.
+#[no_mangle]
+pub unsafe extern "C" fn shd_hidden_name(out: *mut u8, error: *mut ShdError) -> i32 {
+    let body = || {
+        let name = hidden_name().map_err(|e| Failure::new(e.code, e.message))?;
+        if out.is_null() || name.len() != 33 {
+            return Err(Failure::new("native.argument", "null pointer"));
+        }
+        // SAFETY: the caller promises so many writable bytes.
+        unsafe { std::ptr::copy_nonoverlapping(name.as_ptr(), out, name.len()) };
+        Ok(())
+    };
+    // SAFETY: the caller promises null or a writable record.
+    unsafe { guarded(error, body) }
+}
+
+/// Whether this process made that hidden name a moment ago.
+///
+/// # Safety
+/// `name` points to `len` readable bytes.
+#[no_mangle]
+pub unsafe extern "C" fn shd_is_own_name(name: *const u8, len: usize) -> bool {
+    if name.is_null() {
+        return false;
+    }
+    // SAFETY: the caller promises so many readable bytes.
+    is_own(unsafe { std::slice::from_raw_parts(name, len) })
 }
 
 fn code_of(errno: rustix::io::Errno) -> &'static str {

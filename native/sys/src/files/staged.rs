@@ -1,6 +1,9 @@
 //! A file that has no name yet: it gets one only when it is whole.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     fstat, linkat, openat, renameat_with, unlinkat, AtFlags, Mode, OFlags, RenameFlags, CWD,
@@ -11,8 +14,33 @@ use rustix::rand::{getrandom, GetRandomFlags};
 use super::open::{Dir, Stamp};
 use super::trouble::{retry, Result, Trouble};
 
-/// What hidden names of ours begin with; watchers never report them.
+/// What hidden names of ours begin with. The beginning alone means nothing: see [`is_own`].
 pub const HIDDEN: &[u8] = b".shieldd-";
+
+/// How long a name that we made counts as ours. Anybody may read it from the directory and use it again: soon after
+/// the act it is a name like any other.
+const OWN_FOR: Duration = Duration::from_secs(30);
+/// Names remembered at most; beyond it those whose time is over leave.
+const OWN_MOST: usize = 65_536;
+static OWN: Mutex<BTreeMap<Vec<u8>, Instant>> = Mutex::new(BTreeMap::new());
+
+fn own() -> MutexGuard<'static, BTreeMap<Vec<u8>, Instant>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a name one of ours from now on.
+pub fn remember(name: &[u8]) {
+    let mut names = own();
+    if names.len() >= OWN_MOST {
+        names.retain(|_, made| made.elapsed() < OWN_FOR);
+    }
+    names.insert(name.to_vec(), Instant::now());
+}
+
+/// Whether this process made that hidden name a moment ago; watchers report all others.
+pub fn is_own(name: &[u8]) -> bool {
+    name.starts_with(HIDDEN) && own().get(name).is_some_and(|made| made.elapsed() < OWN_FOR)
+}
 
 /// Random bytes of the kernel.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
@@ -31,6 +59,7 @@ pub fn hidden_name() -> Result<Vec<u8>> {
     for byte in random::<12>()? {
         name.extend_from_slice(format!("{byte:02x}").as_bytes());
     }
+    remember(&name);
     Ok(name)
 }
 
@@ -96,6 +125,7 @@ impl Staged {
     pub fn publish(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         let doing = "new file cannot be named";
         if let Some(hidden) = &self.hidden {
+            remember(&hidden.name); // writing may have taken longer than the name lasted
             renameat_with(
                 &hidden.dir,
                 hidden.name.as_slice(),

@@ -26,7 +26,8 @@ impl Expected {
         self.paths.is_empty()
     }
 
-    /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path.
+    /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path. A count of 0 ends what was
+    /// announced of it at `until_ns`, if that is sooner.
     pub(super) fn add(
         &mut self,
         tree: u16,
@@ -36,6 +37,13 @@ impl Expected {
         until_ns: u64,
         now_ns: u64,
     ) {
+        if count == 0 {
+            // The act is over: what the kernel still has queued of it may come, and then it is nobody's any more.
+            if let Some(entry) = self.paths.get_mut(&(tree, Box::from(path))) {
+                entry.until_ns = entry.until_ns.min(until_ns);
+            }
+            return;
+        }
         if self.paths.len() >= MOST {
             self.paths.retain(|_, a| a.until_ns > now_ns);
         }

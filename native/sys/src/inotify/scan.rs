@@ -46,7 +46,7 @@ pub(super) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = CStr::to_bytes(entry.file_name());
-        if name == b"." || name == b".." || name.starts_with(b".shieldd-") {
+        if name == b"." || name == b".." || crate::files::staged::is_own(name) {
             continue;
         }
         let kind = match entry.file_type() {

@@ -10,10 +10,9 @@ use super::dirs::{Dirs, Table, NONE};
 use super::expect::Expected;
 use super::globs::Globs;
 use super::kernel::{self, Raw, Records};
-use super::pending::{hash, Key, Pending, Rec, Span, Touch};
+use crate::files::staged::is_own;
 
-/// Names of our own temporary files: never reported.
-const OURS: &[u8] = b".shieldd-";
+use super::pending::{hash, Key, Pending, Rec, Span, Touch};
 
 /// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them.
 pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
@@ -184,7 +183,7 @@ impl State {
         if !self.enter(raw.wd) {
             return;
         }
-        if raw.name.starts_with(OURS) {
+        if is_own(raw.name) {
             return self.ours(raw);
         }
         if raw.mask & libc::IN_CREATE != 0 {
@@ -506,7 +505,7 @@ impl State {
         if raw.mask & libc::IN_IGNORED != 0 {
             return self.ignored(raw.wd);
         }
-        if raw.name.is_empty() || !self.enter(raw.wd) || raw.name.starts_with(OURS) {
+        if raw.name.is_empty() || !self.enter(raw.wd) {
             return;
         }
         if raw.mask & libc::IN_CREATE != 0 {
