@@ -40,6 +40,8 @@ class MemoryLists:
     sealed_now: dict[tuple[int, bytes], SealedEntry] = field(default_factory=dict)
     held_now: dict[str, Held] = field(default_factory=dict)
     expected: list[tuple[int, bytes, int]] = field(default_factory=list)
+    ended: list[bytes] = field(default_factory=list)
+    learned: list[bytes] = field(default_factory=list)
 
     def sealed(self, entries: Sequence[SealedEntry]) -> None:
         self.sealed_now.update({(x.tree, x.path): x for x in entries})
@@ -54,7 +56,13 @@ class MemoryLists:
         self.held_now.pop(object_id, None)
 
     def expect(self, tree: int, path: bytes, kinds: int, *, count: int = 1, ttl_s: float = 10.0) -> None:
-        self.expected.append((tree, path, kinds))
+        if count:
+            self.expected.append((tree, path, kinds))
+        else:
+            self.ended.append(path)
+
+    def learn(self, tree: GuardedTree, path: bytes) -> None:
+        self.learned.append(path)
 
 
 @dataclass
@@ -84,9 +92,20 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         for number, purpose in enumerate((envelope.Purpose.FILES, envelope.Purpose.QUARANTINE)):
             key = envelope.random_bytes(32)
             keyring.add(key_id=bytes([number]) * 16, version=1, purpose=purpose, key=key, seals=True)
-        sealer = Sealer(keyring, journal, ledger, lists, lists, host_id=b"host", count=counted.append)
+        sealer = Sealer(
+            keyring, journal, ledger, lists, lists, host_id=b"host", count=counted.append, known=lists.learn
+        )
         quarantine = Quarantine(
-            fds[2], keyring, journal, ledger, lists, lists, trees, host_id=b"host", count=counted.append
+            fds[2],
+            keyring,
+            journal,
+            ledger,
+            lists,
+            lists,
+            trees,
+            host_id=b"host",
+            count=counted.append,
+            known=lists.learn,
         )
         yield Bench(root, tree, trees, ledger, lists, sealer, quarantine, store, counted)
     for fd in fds:

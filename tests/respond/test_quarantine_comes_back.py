@@ -99,9 +99,12 @@ def test_restore_to_another_directory(bench: Bench, tmp_path: Path) -> None:
     link.symlink_to(other)
     _drop(bench, b"b.exe")
     again = bench.quarantine.add(bench.tree, b"b.exe", why="x")
-    with pytest.raises(ShieldError) as refused:
-        bench.quarantine.restore(again.id, to=os.fsencode(link), why="asked for")
-    assert refused.value.code == "file.symlink"
+    (other / "below").mkdir()
+    for through in (link, link / "below"):
+        with pytest.raises(ShieldError) as refused:
+            bench.quarantine.restore(again.id, to=os.fsencode(through), why="asked for")
+        assert refused.value.code == "file.symlink"
+    assert list((other / "below").iterdir()) == []
     assert list(bench.quarantine.objects()) == [again.id]
 
 

@@ -93,3 +93,32 @@ def test_a_path_inside_is_split_and_cleaned() -> None:
     trees = Trees([GuardedTree(0, b"/srv/data", -1), GuardedTree(1, b"/srv/x/", -1)])
     assert trees.locate(b"/srv/data//a/./b")[1] == b"a/b"
     assert trees.locate(b"/srv/x/\xff")[0].index == 1
+
+
+def test_what_was_announced_is_called_over_even_when_the_act_fails(bench: Bench) -> None:
+    (bench.root / "a").write_bytes(b"x")
+    os.link(bench.root / "a", bench.root / "b")
+    with pytest.raises(ShieldError):
+        bench.sealer.seal(bench.tree, b"a", why="x")
+    assert sorted(bench.lists.ended) == sorted({path for _, path, _ in bench.lists.expected}) == [b"a", b"a.shield"]
+
+
+def test_our_own_products_are_made_known(bench: Bench) -> None:
+    (bench.root / "a").write_bytes(b"x")
+    bench.sealer.seal(bench.tree, b"a", why="x")
+    bench.sealer.open(bench.tree, b"a.shield", why="x")
+    assert bench.lists.learned == [b"a.shield", b"a"]
+
+
+def test_nothing_is_done_in_a_tree_whose_name_stands_for_another(bench: Bench) -> None:
+    (bench.root / "a").write_bytes(b"x")
+    moved = bench.root.with_name("moved")
+    bench.root.rename(moved)
+    bench.root.mkdir()
+    (bench.root / "a").write_bytes(b"y")
+    with pytest.raises(ShieldError) as refused:
+        bench.sealer.seal(bench.tree, b"a", why="x")
+    assert refused.value.code == "watch.gone"
+    assert [x.code for x in bench.sealer.seal_many(bench.tree, [b"a"], why="x")] == ["watch.gone"]
+    assert (moved / "a").read_bytes() == b"x"
+    assert all(x.outcome is Outcome.FAILED for x in bench.ledger.ended)

@@ -1,0 +1,59 @@
+"""What a request means, and how acts that a crash cut off are closed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shieldd.engine.selection import choose
+from shieldd.model.decision import ActionKind, Outcome
+from shieldd.model.incident import TakenAction
+from shieldd.recovery import _closed
+from shieldd.respond import GuardedTree, Trees
+from shieldd.store import ActionFilter, SealedRecord, Store
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Iterator[Trees]:
+    root = tmp_path / "tree"
+    (root / "d").mkdir(parents=True)
+    for name in ("a.txt", "d/b.txt", "d/c.txt.shield", "d/canary.pdf"):
+        (root / name).write_bytes(b"x")
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    yield Trees([GuardedTree(0, os.fsencode(root), fd)])
+    os.close(fd)
+
+
+def _canary(tree: GuardedTree, path: bytes) -> bool:
+    return path.endswith(b"canary.pdf")
+
+
+def test_a_directory_stands_for_its_plain_files_and_never_for_canaries(trees: Trees) -> None:
+    root = trees[0].root
+    chosen = [x.path for x in choose(trees, [root], recursive=True, left_out=_canary)]
+    assert chosen == [b"a.txt", b"d/b.txt"]
+    assert [x.path for x in choose(trees, [root + b"/d"], recursive=True, suffix=b".shield")] == [b"d/c.txt.shield"]
+    (named,) = choose(trees, [root + b"/d/canary.pdf"], recursive=False, left_out=_canary)
+    assert named.error is not None and named.error.code == "file.canary"
+
+
+def _act(kind: ActionKind, undo: str, path: bytes = b"a.txt") -> TakenAction:
+    return TakenAction("a1", "t1", kind, 0, path, 1, Outcome.PENDING, "why", undo)
+
+
+def test_an_act_that_was_done_before_the_crash_is_closed_as_done_with_its_undo(tmp_path: Path) -> None:
+    with Store(tmp_path / "state" / "shieldd.db", roots=[b"/t"]) as store:
+        undo = "shieldctl quarantine restore q1"
+        done = _closed(store, {"q1"}, _act(ActionKind.QUARANTINE, undo))
+        assert (done.outcome, done.undo) == (Outcome.DONE, undo)
+        assert _closed(store, set(), _act(ActionKind.QUARANTINE, undo)).outcome is Outcome.FAILED
+        seal = _act(ActionKind.SEAL, "shieldctl files open /t/a.txt.shield")
+        assert _closed(store, set(), seal).outcome is Outcome.FAILED
+        store.files.upsert(
+            [SealedRecord(0, b"a.txt.shield", b"a.txt", 1, 1, "why", "", b"f" * 16, b"k" * 16, 1, b"d" * 32)]
+        )
+        assert _closed(store, set(), seal).outcome is Outcome.DONE
+        assert store.actions(ActionFilter()).items == ()
