@@ -35,9 +35,11 @@ class KeyRoom:
         if request.dry_run:
             would = [keys.active(purpose) for purpose in purposes]
             return a.Rotated(tuple(_info(replace(x, version=x.version + 1, objects=0, uses=0)) for x in would), True)
-        made: list[KeyInfo] = []
-        for purpose in purposes:
-            made += keys.rotate(purpose, who(caller, "due" if request.due else "asked for"))
+        why = who(caller, "due" if request.due else "asked for")
+        if purposes == tuple(Purpose):
+            made = list(keys.rotate(None, why))  # one replacement of the keystore for all
+        else:
+            made = [one for purpose in purposes for one in keys.rotate(purpose, why)]
         return a.Rotated(tuple(_info(x) for x in made), False)
 
     def providers(self) -> a.Providers:

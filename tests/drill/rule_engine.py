@@ -21,6 +21,7 @@ from shieldd.model.incident import Judgement, State
 from tests.api.memory import MemoryEngine, alert, event, threat
 
 LOOK_S = 0.005
+FRESH_S = 1.0
 EICAR = plan(0)[0].data
 
 
@@ -45,6 +46,7 @@ class RuleEngine(MemoryEngine):
         self.taken_at: dict[str, int] = {}
         self.left: set[bytes] = set()  # brought back by a person: not taken again
         self._known: set[Path] = set()
+        self._fresh: dict[Path, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -62,6 +64,13 @@ class RuleEngine(MemoryEngine):
             for path in sorted(self._known - now):
                 self._note(path, "delete")
             self._known = now
+            if self.takes:
+                # a file may be seen before it has its content and mode: looked at again for a while
+                moment = time.monotonic()
+                self._fresh = {path: until for path, until in self._fresh.items() if until > moment and path in now}
+                for path in sorted(self._fresh):
+                    if bytes(path) not in self.left:
+                        self._take(path)
 
     def _note(self, path: Path, kind: str, threat_id: str = "") -> None:
         number = len(self.event_list) + 1
@@ -73,8 +82,7 @@ class RuleEngine(MemoryEngine):
         locked = sum(one.kind == "create" and one.path.endswith(b".locked") for one in self.event_list)
         if path.suffix == ".locked" and locked == self.contain_after:
             self._decide(path)
-        if self.takes and bytes(path) not in self.left:
-            self._take(path)
+        self._fresh[path] = time.monotonic() + FRESH_S
 
     def _decide(self, path: Path) -> None:
         now = time.time_ns()
