@@ -19,8 +19,7 @@ from shieldd.watch.kernel_queue import KernelQueue, Raw, records
 from shieldd.watch.records import Announcements, Place, Record, Records
 from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, refresh, stamp
 
-MOVE_WAIT_NS = 20_000_000
-"""How long the second half of a move may take."""
+MOVE_WAIT_NS = 20_000_000  # how long the second half of a move may take
 
 
 class State:
@@ -81,9 +80,8 @@ class State:
         elif raw.mask & n.IN_IGNORED:
             self._ignored(raw.wd)
         elif raw.name:
-            directory = bool(raw.mask & n.IN_ISDIR)
+            directory, place = bool(raw.mask & n.IN_ISDIR), (raw.wd, raw.name)
             own = not directory and is_own_name(raw.name)
-            place = (raw.wd, raw.name)
             if raw.mask & n.IN_MOVED_FROM:
                 unseen = own or self._excluded(entry.tree, self.path(place), directory=directory)
                 self.moves.append(Move(raw.cookie, place, entry.tree, self.mono_ns, directory, unseen))

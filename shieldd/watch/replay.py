@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -81,7 +82,8 @@ def read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
             parts = {part: archive[part] for part in _PARTS[3:]}
     except FileNotFoundError as error:
         raise ShieldError("file.missing", path=name) from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    # an archive names its compression and encryption itself: RuntimeError (NotImplementedError too), zlib.error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ShieldError("watch.trace", f"trace cannot be read: {type(error).__name__}", path=name) from error
     events, facts, names, ends = parts["events"], parts["facts"], parts["names"], parts["batches"]
     _check(events, facts, names, ends, name)
