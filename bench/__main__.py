@@ -46,6 +46,7 @@ class Section:
         rows: as the module gave them.
         failure: last line of its complaint, empty when it ended well.
         load: load averages before and after.
+        why: paragraphs of the module's docstring that begin with "Why": why a target is not met.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Section:
     failure: str
     took_s: float
     load: tuple[float, float]
+    why: str = ""
 
 
 def measurements() -> list[str]:
@@ -86,7 +88,9 @@ def measure(name: str) -> Section:
     lines = err.strip().splitlines()
     failure = "" if status == 0 else (lines[-1] if lines else f"exit status {status}")
     took_s = time.monotonic() - began
-    return Section(name, doc.splitlines()[0].rstrip("."), tuple(rows), failure, took_s, (before, os.getloadavg()[0]))
+    why = "\n\n".join(part for part in doc.split("\n\n") if part.startswith("Why "))
+    load = (before, os.getloadavg()[0])
+    return Section(name, doc.splitlines()[0].rstrip("."), tuple(rows), failure, took_s, load, why)
 
 
 def _text(data: bytes | str | None) -> str:
@@ -131,6 +135,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
 def section(result: Section) -> str:
     """One measurement as a section in Markdown."""
     text = f"## {result.name}\n\n{result.title}.\n\n{table(result.rows)}\n\n"
+    text += f"{result.why}\n\n" if result.why else ""
     if result.failure:
         text += f"**Ended early:** {result.failure}\n\n"
     took = f"{result.took_s:.0f} s, load {result.load[0]:.1f} before and {result.load[1]:.1f} after"
