@@ -5,8 +5,8 @@ Everything lies on one file system, page cache warm, the programs take turns; a 
 Why some ratios for one large file fall short of 3 x age and 0.8 x cp: the run shared two cores with other work (see the
 load), and a program that uses both cores loses more to that than the single-threaded ones beside it. Sealing and
 opening take about 0.6 s and 0.43 s of processor time a GiB over two threads, age 0.95 s and 1.4 s on one; a quiet
-machine has to show the rest. Why many small files fall short of 10 x age: beside age, which does not flush, every sealed
-file is on the disk before its original goes, and this file system discards blocks synchronously when a file is removed.
+machine has to show the rest. Why many small files fall short of 10 x age: age does not flush, while every sealed file
+is on the disk before its original goes, and this file system discards blocks synchronously when a file is removed.
 """
 
 from __future__ import annotations
