@@ -4,9 +4,7 @@ Each figure is of a real `shieldd run` in personal mode on a directory of its ow
 time to decision is counted until the decision has reached a reader of the event stream: an upper bound.
 
 Why the median of the time to decision is above 2 ms: it is counted at a reader of the event stream, so it includes the
-way through the API and a second process; the daemon's own share is in the rows below it. Most of that share is waiting:
-the reader of the kernel's queue rests up to a millisecond when events come close together, which is what keeps its
-processor time low in a storm.
+way through the API and a second process; what the daemon itself takes to decide is in the rows below it.
 """
 
 from __future__ import annotations

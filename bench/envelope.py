@@ -2,11 +2,10 @@
 
 Everything lies on one file system, page cache warm, the programs take turns; a value is the median of its turns.
 
-Why some ratios for one large file fall short of 3 x age and 0.8 x cp: the run shared two cores with other work (see the
-load), and a program that uses both cores loses more to that than the single-threaded ones beside it. Sealing and
-opening take about 0.6 s and 0.43 s of processor time a GiB over two threads, age 0.95 s and 1.4 s on one; a quiet
-machine has to show the rest. Why many small files fall short of 10 x age: age does not flush, while every sealed file
-is on the disk before its original goes, and this file system discards blocks synchronously when a file is removed.
+Why the ratios of many small files swing: this file system has no journal, and without one it looks at every inode that
+was removed within the last minute before it takes a free one, which makes `cp` fast or slow by a factor of five from
+one run to the next and costs ours a fifth of its time (its originals go while it works). age does not flush at all,
+while every sealed file is on the disk before its original goes.
 """
 
 from __future__ import annotations
@@ -252,8 +251,8 @@ def many_small_files(p: Place) -> Iterable[dict[str, Any]]:
         names = make_tree(tree)
         return timed(lambda: python_aesgcm(tree, names))
 
-    tools = Tools(p.base / "agekeys") if (p.base / "agekeys").mkdir() is None else None
-    assert tools
+    (p.base / "agekeys").mkdir()
+    tools = Tools(p.base / "agekeys")
 
     def age() -> float:
         shutil.rmtree(copy, ignore_errors=True)

@@ -33,7 +33,7 @@ from shieldd.model.incident import Incident
 from shieldd.model.incident import Judgement as Verdict
 from shieldd.model.match import Match
 
-WAIT_S: Final = 0.25  # longest wait for a batch: the pace of the heart-beat when nothing happens
+WAIT_S: Final = 0.5  # longest wait for a batch: the pace of the heart-beat when nothing happens
 SCAN_WAIT_S: Final = 0.005  # while a scan is on: its match is decided that soon
 LATENCIES: Final = 8192  # newest decision times kept for the quantiles in metrics
 LOST_KINDS: Final = {Kind.OVERFLOW: Severity.HIGH, Kind.WATCH_LIMIT: Severity.HIGH, Kind.ROOT_GONE: Severity.CRITICAL}

@@ -81,7 +81,7 @@ def _ours(kind: str, path: str, *, inspect: bool) -> None:
 
 
 def _inotify_simple(path: str) -> None:
-    from inotify_simple import INotify, flags
+    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
     mask = flags.CREATE | flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB | flags.DELETE
     mask |= flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR

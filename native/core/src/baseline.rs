@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::content::names::Key;
+
 /// Hashes kept of the content of a file.
 pub const SKETCH: usize = 12;
 
@@ -133,19 +135,20 @@ pub struct Baseline {
     oldest: u32,
     capacity: usize,
     evictions: u64,
+    key: Key,
 }
 
 /// First bytes of a serialised baseline.
 pub const MAGIC: &[u8; 8] = b"SHDBASE\0";
 /// Version of the serialisation.
-pub const VERSION: u32 = 1;
-const HEAD: usize = 8 + 4 + 4 + 8 + 8;
+pub const VERSION: u32 = 2;
+const HEAD: usize = 8 + 4 + 4 + 8 + 8 + 16;
 const RECORD: usize = 8 + 8 + 8 + 8 + 8 + 4 * SKETCH + 4 + 4 + 2 + 2;
 const DIGEST: usize = 32;
 
 impl Baseline {
-    /// An empty table for at most `capacity` files (at least 1).
-    pub fn new(capacity: usize) -> Self {
+    /// An empty table for at most `capacity` files (at least 1), whose paths are hashed under `key`.
+    pub fn new(capacity: usize, key: Key) -> Self {
         let capacity = capacity.clamp(1, NONE as usize - 1);
         Baseline {
             slots: Vec::new(),
@@ -155,7 +158,13 @@ impl Baseline {
             oldest: NONE,
             capacity,
             evictions: 0,
+            key,
         }
+    }
+
+    /// What paths are hashed under to be found here; a loaded table brings its own.
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     /// Counters.
@@ -281,7 +290,7 @@ impl Baseline {
         self.newest = at;
     }
 
-    /// The table as bytes, oldest first: magic, version, record size, count, evictions, records, BLAKE3 of it all.
+    /// The table as bytes, oldest first: magic, version, record size, count, evictions, key, records, BLAKE3 of it all.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD + self.index.len() * RECORD + DIGEST);
         out.extend_from_slice(MAGIC);
@@ -289,6 +298,7 @@ impl Baseline {
         out.extend_from_slice(&(RECORD as u32).to_le_bytes());
         out.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
         out.extend_from_slice(&self.evictions.to_le_bytes());
+        out.extend_from_slice(&self.key.0);
         let mut at = self.oldest;
         while at != NONE {
             let slot = &self.slots[at as usize];
@@ -332,11 +342,13 @@ impl Baseline {
         }
         let count = r.u64();
         let evictions = r.u64();
+        let key = Key(r.take());
         if r.0.len() % RECORD != 0 || (r.0.len() / RECORD) as u64 != count {
             return Err(Refused::Corrupt);
         }
         self.clear();
         self.evictions = evictions;
+        self.key = key;
         while !r.0.is_empty() {
             let key = r.u64();
             let mut value = Fingerprint {
@@ -395,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_oldest_leaves_and_is_counted() {
-        let mut b = Baseline::new(3);
+        let mut b = Baseline::new(3, Key([7; 16]));
         for key in 1..=3 {
             b.put(key, print(key));
         }
@@ -415,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_rename_carries_the_fingerprint_and_returns_what_it_covered() {
-        let mut b = Baseline::new(8);
+        let mut b = Baseline::new(8, Key([7; 16]));
         b.put(1, print(10));
         b.put(2, print(20));
         assert_eq!(b.rename(1, 2).map(|x| x.size), Some(20));
@@ -425,11 +437,11 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_is_refused() {
-        let mut b = Baseline::new(8);
+        let mut b = Baseline::new(8, Key([7; 16]));
         b.put(7, print(70));
         b.put(8, print(80));
         let bytes = b.to_bytes();
-        let mut c = Baseline::new(8);
+        let mut c = Baseline::new(8, Key([7; 16]));
         for i in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[i] ^= 1;
@@ -443,12 +455,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert!(Baseline::new(4).load(&bytes).is_err());
+            prop_assert!(Baseline::new(4, Key([7; 16])).load(&bytes).is_err());
         }
 
         #[test]
         fn it_agrees_with_a_list(ops in proptest::collection::vec((0u8..3, 0u64..12, 0u64..12), 0..200)) {
-            let mut table = Baseline::new(5);
+            let mut table = Baseline::new(5, Key([7; 16]));
             let mut list: Vec<(u64, u64)> = Vec::new(); // oldest first
             for (n, (op, a, b)) in ops.into_iter().enumerate() {
                 let n = n as u64;
@@ -481,7 +493,7 @@ mod tests {
                 }
                 prop_assert_eq!(table.stats().entries, list.len() as u64);
             }
-            let mut again = Baseline::new(5);
+            let mut again = Baseline::new(5, Key([7; 16]));
             prop_assert_eq!(again.load(&table.to_bytes()), Ok(()));
             prop_assert_eq!(again.to_bytes(), table.to_bytes());
         }

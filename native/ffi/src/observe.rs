@@ -9,10 +9,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use shieldd_core::baseline::{Baseline, BaselineStats, Refused};
+use shieldd_core::content::names::Key;
 use shieldd_core::event::Event;
 use shieldd_core::facts::Facts;
 use shieldd_core::observation::{schema_json, WIDTH};
 use shieldd_core::windows::{Windows, WindowsStats};
+use shieldd_sys::files::staged::random;
 use shieldd_sys::inspect::{Inspector, InspectorStats};
 
 use crate::abi::{guarded, Failure, ShdError};
@@ -93,7 +95,8 @@ pub unsafe extern "C" fn shd_baseline_new(
     // SAFETY: the caller promises the pointers.
     unsafe {
         guarded(error, || {
-            let inner = Arc::new(Mutex::new(Baseline::new(capacity)));
+            let key = Key(random()?);
+            let inner = Arc::new(Mutex::new(Baseline::new(capacity, key)));
             *out.as_mut().ok_or_else(|| null("out"))? =
                 Box::into_raw(Box::new(ShdBaseline { inner }));
             Ok(())

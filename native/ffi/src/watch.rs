@@ -165,7 +165,7 @@ impl Observer for Deep<'_> {
 }
 
 /// Knows names only.
-struct Shallow;
+struct Shallow(names::Key);
 
 impl Observer for Shallow {
     fn facts(
@@ -176,7 +176,7 @@ impl Observer for Shallow {
         event: &Event,
         facts: &mut Facts,
     ) {
-        names::fill(event.tree, path, old(from), facts);
+        names::fill(&self.0, event.tree, path, old(from), facts);
     }
 }
 
@@ -320,9 +320,12 @@ pub unsafe extern "C" fn shd_watch_next(
                         baseline,
                     }),
                 ),
-                None => handle
-                    .watcher
-                    .next_batch(timeout, batch, Some(&mut Shallow)),
+                None => {
+                    let key = lock(baseline).key();
+                    handle
+                        .watcher
+                        .next_batch(timeout, batch, Some(&mut Shallow(key)))
+                }
             };
             match ended {
                 Ok(()) => {

@@ -225,6 +225,7 @@ impl Watcher {
                 return Ok(());
             }
             taking.drain.check_roots(&self.shared.state);
+            taking.drain.tidy();
             let busy_until = taking.last + BUSY;
             if Instant::now() < busy_until {
                 let until = (taking.last + GATHER).min(deadline);

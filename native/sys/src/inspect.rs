@@ -87,7 +87,8 @@ impl Inspector {
         out: &mut Facts,
     ) {
         *out = Facts::default();
-        names::fill(ev.tree, path, from, out);
+        let key = baseline.key();
+        names::fill(&key, ev.tree, path, from, out);
         if !(Kind::Create as u8..=Kind::Attrib as u8).contains(&ev.kind) {
             return;
         }
@@ -144,8 +145,8 @@ impl Inspector {
                 let original = match &before {
                     Some(_) => None,
                     None => names::without_extension(path)
-                        .map(|stem| names::hash(b'p', ev.tree, &[stem]))
-                        .and_then(|key| baseline.peek(key).copied()),
+                        .map(|stem| names::hash(&key, b'p', ev.tree, &[stem]))
+                        .and_then(|stem| baseline.peek(stem).copied()),
                 };
                 let mut now =
                     content::analyse(&samples, extension, before.as_ref(), original.as_ref(), out);

@@ -1,19 +1,25 @@
 //! What a path says of a file: hashes, extension, temporary names, ransom notes.
 
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
 use super::formats;
 use super::read::find;
 use crate::facts::{flags, Facts};
 
-/// First eight bytes of the BLAKE3 digest of a kind, a tree number and some bytes; never 0.
-pub fn hash(kind: u8, tree: u16, parts: &[&[u8]]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[kind, tree as u8, (tree >> 8) as u8]);
+/// What makes the hashes of one installation its own, so that nobody can look for names that collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(pub [u8; 16]);
+
+/// SipHash-1-3 under `key` of a kind, a tree number and some bytes; never 0.
+pub fn hash(key: &Key, kind: u8, tree: u16, parts: &[&[u8]]) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key.0);
     for part in parts {
-        hasher.update(part);
+        hasher.write(part);
     }
-    let mut out = [0; 8];
-    out.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(out).max(1)
+    hasher.write_u32(u32::from(kind) << 16 | u32::from(tree));
+    hasher.finish().max(1)
 }
 
 /// Directory and base name of a path relative to the tree's root; the directory is empty at the root.
@@ -55,14 +61,14 @@ pub fn stem(base: &[u8]) -> &[u8] {
 }
 
 /// Fills the hashes, and the flags that need the name alone.
-pub fn fill(tree: u16, path: &[u8], from: Option<&[u8]>, facts: &mut Facts) {
+pub fn fill(key: &Key, tree: u16, path: &[u8], from: Option<&[u8]>, facts: &mut Facts) {
     let (dir, base) = split(path);
-    facts.path_hash = hash(b'p', tree, &[path]);
-    facts.dir_hash = hash(b'd', tree, &[dir]);
-    facts.name_hash = hash(b'n', 0, &[base]);
-    facts.stem_hash = hash(b's', tree, &[dir, b"/", stem(base)]);
+    facts.path_hash = hash(key, b'p', tree, &[path]);
+    facts.dir_hash = hash(key, b'd', tree, &[dir]);
+    facts.name_hash = hash(key, b'n', 0, &[base]);
+    facts.stem_hash = hash(key, b's', tree, &[dir, b"/", stem(base)]);
     if let Some(from) = from {
-        facts.from_hash = hash(b'p', tree, &[from]);
+        facts.from_hash = hash(key, b'p', tree, &[from]);
         let old = split(from).1;
         if extension(old) != extension(base) {
             facts.flags |= flags::EXT_CHANGED;

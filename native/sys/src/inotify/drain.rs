@@ -107,6 +107,14 @@ impl Drain {
         self.current.recs.len() - self.at
     }
 
+    /// Makes room for the next set; to be called while nobody waits for the state.
+    pub(super) fn tidy(&mut self) {
+        if !self.has_rows() {
+            self.current.clear();
+            self.at = 0;
+        }
+    }
+
     /// Takes what is due from the reader's side.
     pub(super) fn take(&mut self, state: &mut State, now_ns: u64, hold_ns: u64) {
         for (old, new) in self.renumbered.drain(..) {

@@ -80,6 +80,8 @@ pub(super) struct Pending {
     used: usize,
     pub(super) epoch: u32,
     capacity: usize,
+    /// Record that took the last event: the next is often of the same file.
+    last: usize,
 }
 
 /// Hash of a name in a directory, seeded so that names cannot be chosen to collide.
@@ -130,6 +132,7 @@ impl Pending {
             used: 0,
             epoch: 0,
             capacity,
+            last: usize::MAX,
         }
     }
 
@@ -177,7 +180,19 @@ impl Pending {
         }
     }
 
+    /// The record that took the last event, where it is of this name and may take another.
+    #[inline]
+    pub(super) fn again(&self, dir: i32, name: &[u8]) -> Option<usize> {
+        let rec = self.recs.get(self.last)?;
+        let same = rec.dir == dir
+            && rec.is_file()
+            && rec.epoch == self.epoch
+            && rec.path.name_of(&self.arena) == name;
+        same.then_some(self.last)
+    }
+
     fn set(&mut self, key: Key<'_>, rec: usize, old_name: bool) {
+        self.last = if old_name { usize::MAX } else { rec };
         let at = self.slot(key);
         if self.slots[at].value == 0 {
             self.used += 1;
@@ -239,6 +254,7 @@ impl Pending {
     /// One more operation on a file's record.
     #[inline]
     pub(super) fn merge(&mut self, at: usize, kind: Kind, held: Option<bool>, count: u32) {
+        self.last = at;
         let rec = &mut self.recs[at];
         rec.ops |= 1 << kind as u16;
         rec.merged += count;
@@ -281,7 +297,8 @@ impl Pending {
         self.recs.is_empty()
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
+        self.last = usize::MAX;
         self.recs.clear();
         self.arena.clear();
         if self.slots.len() > SMALL && self.used * 16 < self.slots.len() {
@@ -318,7 +335,9 @@ impl Pending {
         hold_ns: u64,
         hash_of: impl Fn(i32, &[u8]) -> u32,
     ) {
-        out.clear();
+        if out.used > 0 || !out.is_empty() {
+            out.clear();
+        }
         std::mem::swap(self, out);
         self.epoch = out.epoch;
         if !out

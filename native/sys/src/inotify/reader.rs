@@ -1,7 +1,8 @@
 //! The thread that empties the kernel's queue.
 //!
-//! Read moderation: a read less than 5 ms after the last one is put off by a millisecond, so that a storm is read in
-//! large pieces (a fifth of the processor time, and the writer runs faster); a quiet queue is read at once.
+//! Read moderation: after a few reads within 5 ms each further one is put off by a millisecond, so that a storm is read
+//! in large pieces (a fifth of the processor time, and the writer runs faster); a quiet queue, and the few events of one
+//! file being written, are read at once.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,9 @@ use super::{lock, Shared};
 
 /// Bytes of one read at most: about 2,000 events, and it stays in the processor's cache.
 const BUFFER: usize = 128 * 1024;
-/// A read this recent means a busy queue.
+/// More than this many reads in so long mean a busy queue.
 const RECENT: Duration = Duration::from_millis(5);
+const AT_ONCE: u32 = 6;
 /// How long a busy queue is left to fill.
 const NAP: Duration = Duration::from_millis(1);
 /// How often open moves are looked at.
@@ -27,7 +29,8 @@ const MOVES: Timespec = Timespec {
 /// Reads until the watcher is stopped.
 pub(super) fn run(shared: &Shared) {
     let mut buffer = vec![0u8; BUFFER];
-    let mut last_read = Instant::now() - RECENT;
+    let mut since = Instant::now();
+    let mut reads = 0;
     let mut open_moves = false;
     while !shared.stopped.load(Ordering::Acquire) {
         let mut fds = [
@@ -46,11 +49,18 @@ pub(super) fn run(shared: &Shared) {
             open_moves = idle(shared);
             continue;
         }
-        if last_read.elapsed() < RECENT {
+        let passed = since.elapsed();
+        if passed >= RECENT {
+            since = Instant::now();
+            // a storm that goes on gets no new reads at once
+            let goes_on = reads > AT_ONCE && passed < 2 * RECENT;
+            reads = if goes_on { AT_ONCE } else { 0 };
+        }
+        reads += 1;
+        if reads > AT_ONCE {
             std::thread::sleep(NAP);
         }
         open_moves = empty(shared, &mut buffer);
-        last_read = Instant::now();
     }
 }
 

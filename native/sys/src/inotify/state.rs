@@ -284,6 +284,10 @@ impl State {
         if self.announced(name, &[kind], ends) {
             return;
         }
+        if let Some(at) = self.pending.again(dir, name) {
+            self.counters.merged += 1;
+            return self.pending.merge(at, kind, held, 1);
+        }
         let key = self.key(dir, name);
         if let Touch::Live(at) = self.pending.touch(key) {
             self.counters.merged += 1;
