@@ -7,9 +7,9 @@ All trees lie in memory (tmpfs): a disk would pace the storm, and the readers wo
 
 Why the processor time of the live storm is above 0.35 s per 1M events: most of it is the kernel handing the events
 over, which the figure of the bare C reader with the same pauses shows; what ours adds is names, merging, windows and
-the batches in Python. Why the multiples of inotify_simple and pyinotify are short of 10 and 50: the bare C reader, which
-does nothing but read, is itself only 9 and 48 times as fast as they are here. A reader whose queue overflowed may miss
-the end of the storm; it is stopped after 30 s.
+the batches in Python. Why the multiples of inotify_simple and pyinotify are short of 10 and 50: the bare C reader,
+which does nothing but read, is itself only 9 and 48 times as fast as they are here. A reader whose queue overflowed may
+miss the end of the storm; it is stopped after 30 s.
 """
 
 from __future__ import annotations
