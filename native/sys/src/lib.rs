@@ -1,5 +1,6 @@
 //! What shieldd asks of the Linux kernel.
 //!
+//! * [`actors`]: the processes behind events, grouped.
 //! * [`files`]: files by descriptor: openat2 from a root, replace, link, metadata.
 //! * [`seal`]: sealing, opening, re-wrapping on disk; crash-safe.
 //! * [`inspect`]: bounded sampling of a file into facts.
@@ -7,6 +8,7 @@
 //! * [`fanotify`]: whole file systems, with the process behind each event.
 
 pub mod fanotify;
+pub mod actors;
 pub mod files;
 pub mod inotify;
 pub mod inspect;
