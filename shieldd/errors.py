@@ -119,6 +119,16 @@ CODES: Final[dict[str, Entry]] = {
     "file.budget": Entry(1, 413, "file is beyond the configured limit"),
     "file.canary": Entry(1, 409, "that is one of our canary files", "set canaries = 0 for the tree to have none"),
     "file.race": Entry(1, 409, "path was swapped while it was worked on; nothing was done"),
+    # preserved versions; each refusal leaves the file as it is, and says that this version of it was not kept
+    "preserve.off": Entry(1, 409, "no versions are preserved here", "man shieldd.toml, section preserve"),
+    "preserve.unsafe": Entry(1, 403, "the vault's directory is not ours alone; it is not used", "shieldctl status"),
+    "preserve.space": Entry(6, 507, "too little space is free; no copies are made until there is", "shieldctl status"),
+    "preserve.quota": Entry(6, 507, "the vault's quota is used up by versions that must stay", "shieldctl threats list"),
+    "preserve.full": Entry(6, 507, "the vault holds as many versions as it may", "man shieldd.toml, section preserve"),
+    "preserve.large": Entry(1, 413, "file is too large to be copied whole"),
+    "preserve.unsupported": Entry(1, 501, "this file system cannot keep versions so", "shieldctl status"),
+    "preserve.missing": Entry(4, 404, "no such version", "shieldctl versions list PATH"),
+    "preserve.damaged": Entry(6, 500, "a preserved version is damaged or was tampered with", "shieldctl status"),
     # the learned policy: each refusal leaves the daemon on its hard rules
     "policy.missing": Entry(1, 503, "policy or manifest is missing", "shieldctl policy show"),
     "policy.size": Entry(1, 422, "policy is larger than the limit"),

@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod holes;
 pub mod lease;
 pub mod open;
+pub mod ours;
 pub mod staged;
 pub mod trouble;
 

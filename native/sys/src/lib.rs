@@ -6,10 +6,12 @@
 //! * [`inspect`]: bounded sampling of a file into facts.
 //! * [`inotify`]: the watcher.
 //! * [`fanotify`]: whole file systems, with the process behind each event.
+//! * [`preserve`]: versions of guarded files from before they were changed.
 
 pub mod fanotify;
 pub mod actors;
 pub mod files;
 pub mod inotify;
 pub mod inspect;
+pub mod preserve;
 pub mod seal;

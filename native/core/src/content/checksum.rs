@@ -22,6 +22,11 @@ const fn crc_table() -> [u32; 256] {
 
 static CRC: [u32; 256] = crc_table();
 
+/// CRC-32C (Castagnoli) of what `sum` stands for, followed by `bytes`; 0 to begin with.
+pub fn crc32c_append(sum: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(sum, bytes)
+}
+
 /// CRC-32 of ISO 3309, as in gzip, PNG, xz.
 pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |c, b| {

@@ -8,6 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::ours::links_of_ours;
 use super::trouble::{retry, Result, Trouble};
 
 /// Longest name of a directory entry, bytes.
@@ -210,10 +211,12 @@ impl Source {
         })
     }
 
-    /// Refuses a file that has other names or may not be replaced.
+    /// Refuses a file that has other names or may not be replaced. The vault's own hard link is no other name: it is
+    /// root's alone, and goes by the vault's rules.
     pub fn check_replaceable(&self) -> Result<()> {
-        if self.stat.st_nlink > 1 {
-            let message = format!("file has {} hard links", self.stat.st_nlink);
+        let links = foreign_links(&self.stat);
+        if links > 1 {
+            let message = format!("file has {links} hard links");
             return Err(Trouble::new("file.hardlinks", message));
         }
         let seen = statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
@@ -234,6 +237,18 @@ impl Source {
     pub fn now(&self) -> Result<Stat> {
         retry(|| fstat(&self.fd)).map_err(|e| Trouble::data(e, "file cannot be looked at"))
     }
+}
+
+/// The names of the file of `stat` without those that the vault gave it.
+pub fn foreign_links(stat: &Stat) -> u64 {
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let links = stat.st_nlink as u64;
+    if links <= 1 {
+        return links;
+    }
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let ours = links_of_ours(stat.st_dev as u64, stat.st_ino as u64);
+    links.saturating_sub(u64::from(ours))
 }
 
 fn check_kind(stat: &Stat) -> Result<()> {

@@ -1,0 +1,480 @@
+//! Making versions: what the answerer calls before it lets a writer go, and the daemon for all else.
+//!
+//! [`Vault::image`] opens nothing but a nameless file in `images/`; it reads the file through the descriptor that it
+//! is given, which may be one of a permission event.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{fstat, linkat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat, CWD};
+use rustix::io::Errno;
+
+use super::copy::{whole, Buffer, Ways};
+use super::linking::Linked;
+use super::place::Place;
+use super::ranges::Sessions;
+use super::record::{Record, XATTRS_MAX};
+use super::room::Room;
+use super::version::{name_hash, About, Kind, Version, VersionId};
+use super::writer::Writer;
+use crate::files::attributes::xattrs;
+use crate::files::trouble::{retry, Result, Trouble};
+
+/// Images of one state of a file within this time are one image.
+pub const WINDOW: Duration = Duration::from_secs(30);
+/// Files that are remembered for it.
+const RECENT_MOST: usize = 16_384;
+/// A ctime this young may be shared by a later write (clocks of files tick), so it does not tell states apart, ns.
+const TICK_NS: i64 = 20_000_000;
+
+/// How the vault is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Files up to this size are copied whole; larger ones only where the file system shares blocks. Bytes.
+    pub whole_limit: u64,
+    /// Most bytes in the vault.
+    pub quota: u64,
+    /// No copy is made that would leave less free than this, bytes.
+    pub min_free: u64,
+    /// Hard links are made.
+    pub hardlinks: bool,
+    /// What the numbers of trees stand for: absolute paths of their roots.
+    pub trees: Vec<(u16, Vec<u8>)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            whole_limit: 64 << 20,
+            quota: u64::MAX,
+            min_free: 0,
+            hardlinks: true,
+            trees: Vec::new(),
+        }
+    }
+}
+
+/// What was done since the vault was opened, by this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counts {
+    /// Hard links made.
+    pub links: u64,
+    /// Copies made.
+    pub images: u64,
+    /// Ranges kept.
+    pub ranges: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Versions whose content was there already.
+    pub shared: u64,
+    /// Not made: too little free space, or the quota used up.
+    pub no_room: u64,
+    /// Not made: larger than is copied whole.
+    pub too_large: u64,
+    /// Not made for any other reason.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters([AtomicU64; 8]);
+
+#[derive(Clone, Copy)]
+pub(super) enum Count {
+    Links,
+    Images,
+    Ranges,
+    Bytes,
+    Shared,
+    NoRoom,
+    TooLarge,
+    Failed,
+}
+
+impl Counters {
+    pub(super) fn add(&self, what: Count, n: u64) {
+        self.0[what as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self, what: Count) -> u64 {
+        self.0[what as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Recent {
+    ctime_ns: i64,
+    size: u64,
+    object: VersionId,
+    /// The last version of it, and whose.
+    last: (VersionId, u64, u64),
+    at: Instant,
+}
+
+/// A vault, open for making versions. Thread-safe; any number of processes may have one open.
+#[derive(Debug)]
+pub struct Vault {
+    pub(super) place: Place,
+    pub(super) options: Options,
+    pub(super) writer: Writer,
+    pub(super) room: Room,
+    pub(super) ways: Ways,
+    pub(super) linked: Mutex<Linked>,
+    pub(super) sessions: Mutex<Sessions>,
+    pub(super) counters: Counters,
+    /// Cleared where the file system has no nameless files, or no hard links.
+    nameless: AtomicBool,
+    pub(super) links_work: AtomicBool,
+    recent: Mutex<HashMap<u64, Recent>>,
+    buffer: Mutex<Buffer>,
+}
+
+impl Vault {
+    /// Opens the vault that `dir` is, for making versions; opens all that making an image needs.
+    ///
+    /// # Errors
+    /// `preserve.unsafe`, `file.readonly`, `file.full`, `file.denied`.
+    pub fn open(dir: OwnedFd, options: Options) -> Result<Arc<Vault>> {
+        let place = Place::open(dir)?;
+        let writer = Writer::open(place.index.as_fd(), &options.trees)?;
+        let room = Room::open(place.index.as_fd(), options.min_free, options.quota)?;
+        let vault = Arc::new(Vault {
+            writer,
+            room,
+            place,
+            options,
+            ways: Ways::default(),
+            linked: Mutex::default(),
+            sessions: Mutex::default(),
+            counters: Counters::default(),
+            nameless: AtomicBool::new(true),
+            links_work: AtomicBool::new(true),
+            recent: Mutex::default(),
+            buffer: Mutex::default(),
+        });
+        let ours: Arc<dyn crate::files::ours::Ours> = vault.clone();
+        crate::files::ours::announce(&ours);
+        Ok(vault)
+    }
+
+    /// The directories in which files are made: an answerer has its marks ignore them, with what is in them.
+    pub fn directories(&self) -> [BorrowedFd<'_>; 4] {
+        self.place.directories()
+    }
+
+    /// Device of the file system.
+    pub fn dev(&self) -> u64 {
+        self.place.dev
+    }
+
+    /// Keeps the content of `file` as it is now, by a copy.
+    ///
+    /// `file` is open for reading; its offset may move. Where this state of the file was kept a moment ago, no second
+    /// copy is made: for the same actor and path that version is returned, for another a version with the same object.
+    ///
+    /// # Errors
+    /// `preserve.large` beyond `whole_limit` (use [`Vault::range`]), `preserve.space`, `preserve.quota`,
+    /// `file.not-regular`, `file.mount` for a file of another file system, `file.changed`, `file.io`, `file.full`.
+    pub fn image(&self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<VersionId> {
+        self.counted(self.try_image(file, about))
+    }
+
+    fn try_image(&self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<VersionId> {
+        let stat = self.look(file)?;
+        if let Some(id) = self.kept_already(&stat, file, about)? {
+            return Ok(id);
+        }
+        let size = stat.st_size as u64;
+        if size > self.options.whole_limit && !self.ways.clone.load(Ordering::Relaxed) {
+            return Err(Trouble::new(
+                "preserve.large",
+                format!("{size} bytes are more than is copied whole"),
+            ));
+        }
+        let data = size.min((stat.st_blocks as u64).saturating_mul(512).max(4096));
+        self.room.take(data)?;
+        let id = self.writer.id()?;
+        let mut object = self.new_object(id)?;
+        let copied = {
+            let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            if size > self.options.whole_limit {
+                self.clone_only(file, &object)?
+            } else {
+                whole(file, object.fd.as_fd(), &stat, &self.ways, &mut buffer)?
+            }
+        };
+        let object_ino = object.publish(self, id)?;
+        let mut version = Version::of(id, Kind::Image, about, &stat);
+        (version.xattrs, version.xattrs_partial) = attributes(file);
+        version.object_ino = object_ino;
+        (version.crc, version.stored) = (copied.crc, copied.stored);
+        self.record(version)?;
+        object.keep();
+        self.counters.add(Count::Images, 1);
+        self.counters.add(Count::Bytes, copied.stored);
+        self.remember(&stat, id, about);
+        Ok(id)
+    }
+
+    /// Whether another look at this is worth a copy of the whole: its blocks can only be shared.
+    fn clone_only(&self, file: BorrowedFd<'_>, object: &Object<'_>) -> Result<super::copy::Copied> {
+        match retry(|| rustix::fs::ioctl_ficlone(&object.fd, file)) {
+            Ok(()) => Ok(super::copy::Copied {
+                crc: None,
+                stored: 0,
+            }),
+            Err(e) => {
+                if matches!(e, Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL) {
+                    self.ways.clone.store(false, Ordering::Relaxed);
+                }
+                Err(Trouble::new(
+                    "preserve.large",
+                    "file is larger than is copied whole, and its blocks cannot be shared",
+                ))
+            }
+        }
+    }
+
+    /// Writes out what waits; where `durable`, to the disk.
+    pub fn flush(&self, durable: bool) -> Result<()> {
+        if !durable {
+            return self.writer.flush();
+        }
+        self.writer.flush()?;
+        retry(|| rustix::fs::syncfs(&self.place.top))
+            .map_err(|e| Trouble::data(e, "vault cannot be made durable"))
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        let c = |what| self.counters.get(what);
+        Counts {
+            links: c(Count::Links),
+            images: c(Count::Images),
+            ranges: c(Count::Ranges),
+            bytes: c(Count::Bytes),
+            shared: c(Count::Shared),
+            no_room: c(Count::NoRoom),
+            too_large: c(Count::TooLarge),
+            failed: c(Count::Failed),
+        }
+    }
+
+    /// What this file system cannot do: blocks shared, nameless files, hard links; `true` where it can or was not asked.
+    pub fn abilities(&self) -> [bool; 3] {
+        [
+            self.ways.clone.load(Ordering::Relaxed),
+            self.nameless.load(Ordering::Relaxed),
+            self.links_work.load(Ordering::Relaxed),
+        ]
+    }
+
+    pub(super) fn counted<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(trouble) = &outcome {
+            let what = match trouble.code {
+                "preserve.space" | "preserve.quota" | "file.full" => Count::NoRoom,
+                "preserve.large" => Count::TooLarge,
+                _ => Count::Failed,
+            };
+            self.counters.add(what, 1);
+        }
+        outcome
+    }
+
+    pub(super) fn look(&self, file: BorrowedFd<'_>) -> Result<Stat> {
+        let stat = fstat(file).map_err(|e| Trouble::data(e, "file cannot be looked at"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Trouble::new("file.not-regular", "is not a regular file"));
+        }
+        if stat.st_dev as u64 != self.place.dev {
+            return Err(Trouble::new("file.mount", "file is on another file system"));
+        }
+        Ok(stat)
+    }
+
+    /// The record is what makes a version: without it the object does not count.
+    pub(super) fn record(&self, mut version: Version) -> Result<()> {
+        version.nlink -= u32::from(self.linked().holds(version.ino)).min(version.nlink);
+        self.writer.append(&Record::Version(Box::new(version)))
+    }
+
+    pub(super) fn linked(&self) -> MutexGuard<'_, Linked> {
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, HashMap<u64, Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept_already(
+        &self,
+        stat: &Stat,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+    ) -> Result<Option<VersionId>> {
+        let mut recent = self.recent();
+        let Some(before) = recent.get_mut(&(stat.st_ino as u64)) else {
+            return Ok(None);
+        };
+        if before.ctime_ns != ctime_ns(stat)
+            || before.size != stat.st_size as u64
+            || before.at.elapsed() > WINDOW
+        {
+            return Ok(None);
+        }
+        let mine = (about.actor, name_hash(about.tree, about.path));
+        if (before.last.1, before.last.2) == mine {
+            self.counters.add(Count::Shared, 1);
+            return Ok(Some(before.last.0));
+        }
+        let id = self.writer.id()?;
+        let mut version = Version::of(id, Kind::Image, about, stat);
+        (version.xattrs, version.xattrs_partial) = attributes(file);
+        version.object = before.object;
+        self.record(version)?;
+        before.last = (id, mine.0, mine.1);
+        self.counters.add(Count::Shared, 1);
+        Ok(Some(id))
+    }
+
+    fn remember(&self, stat: &Stat, id: VersionId, about: &About<'_>) {
+        let now = i64::try_from(about.at_ns).unwrap_or(i64::MAX);
+        if now.saturating_sub(ctime_ns(stat)) < TICK_NS {
+            return;
+        }
+        let mut recent = self.recent();
+        if recent.len() >= RECENT_MOST {
+            recent.retain(|_, one| one.at.elapsed() < WINDOW);
+            if recent.len() >= RECENT_MOST {
+                recent.clear();
+            }
+        }
+        recent.insert(
+            stat.st_ino as u64,
+            Recent {
+                ctime_ns: ctime_ns(stat),
+                size: stat.st_size as u64,
+                object: id,
+                last: (id, about.actor, name_hash(about.tree, about.path)),
+                at: Instant::now(),
+            },
+        );
+    }
+
+    /// A file for the content of `id`: nameless where the file system has that, else under its name at once, which
+    /// counts for nothing before there is a record of it.
+    pub(super) fn new_object(&self, id: VersionId) -> Result<Object<'_>> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let images = &self.place.images;
+        if self.nameless.load(Ordering::Relaxed) {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            match retry(|| openat(images, c".", flags, mode)) {
+                Ok(fd) => {
+                    return Ok(Object {
+                        fd,
+                        images,
+                        name: None,
+                    })
+                }
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                    self.nameless.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(Trouble::of(e, "copy cannot be made")),
+            }
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = retry(|| openat(images, id.name().as_slice(), flags, mode))
+            .map_err(|e| Trouble::of(e, "copy cannot be made"))?;
+        Ok(Object {
+            fd,
+            images,
+            name: Some(id.name()),
+        })
+    }
+}
+
+/// An object on its way; what has a name loses it again unless it is kept.
+pub(super) struct Object<'a> {
+    pub(super) fd: OwnedFd,
+    images: &'a OwnedFd,
+    name: Option<[u8; 16]>,
+}
+
+impl Object<'_> {
+    /// Names it; its inode.
+    pub(super) fn publish(&mut self, vault: &Vault, id: VersionId) -> Result<u64> {
+        if self.name.is_none() {
+            let name = id.name();
+            match linkat(
+                &self.fd,
+                c"",
+                self.images,
+                name.as_slice(),
+                AtFlags::EMPTY_PATH,
+            ) {
+                Err(Errno::NOENT | Errno::PERM) => {
+                    use std::os::fd::AsRawFd;
+                    let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+                    let (to, how) = (name.as_slice(), AtFlags::SYMLINK_FOLLOW);
+                    linkat(CWD, own, self.images, to, how).inspect_err(|e| {
+                        if *e == Errno::PERM {
+                            vault.nameless.store(false, Ordering::Relaxed);
+                        }
+                    })
+                }
+                other => other,
+            }
+            .map_err(|e| Trouble::of(e, "copy cannot be named"))?;
+            self.name = Some(name);
+        }
+        let stat = fstat(&self.fd).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
+        Ok(stat.st_ino as u64)
+    }
+
+    /// It has its record: it stays.
+    pub(super) fn keep(&mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Object<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.name {
+            let _gone = unlinkat(self.images, name.as_slice(), AtFlags::empty());
+        }
+    }
+}
+
+/// Extended attributes as far as a record takes them, and whether some are missing.
+pub(super) fn attributes(file: BorrowedFd<'_>) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+    match xattrs(file) {
+        Ok(all) => fitting(all),
+        Err(_) => (Vec::new(), true),
+    }
+}
+
+pub(super) fn fitting(all: Vec<(Vec<u8>, Vec<u8>)>) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+    let mut left = XATTRS_MAX;
+    let before = all.len();
+    let kept: Vec<_> = all
+        .into_iter()
+        .filter(|(name, value)| {
+            let len = name.len() + value.len();
+            let fits = len <= left;
+            left -= if fits { len } else { 0 };
+            fits
+        })
+        .collect();
+    let partial = kept.len() < before;
+    (kept, partial)
+}
+
+fn ctime_ns(stat: &Stat) -> i64 {
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    (stat.st_ctime as i64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(stat.st_ctime_nsec as i64)
+}
