@@ -156,7 +156,7 @@ class Daemon:
         streams = Streams(trees, store, troubles.report, troubles.hold)
         acts = ActPool(trees, store, sealer.act, quarantine.act, failed=troubles.report)
         inspector = observe.Inspector(observe.Baseline(1024))
-        canaries = self._plant(trees, inspector)
+        canaries = self._plant(trees, baseline)
         lookout = Lookout(snapshot.scanner, lambda tree, path: open_beneath(trees[tree].root_fd, path), self._found)
         pipeline = Pipeline(
             source,
@@ -240,15 +240,13 @@ class Daemon:
             take_over=lambda: self._guard.swap(rules, policy),
         )
 
-    def _plant(self, trees: Trees, inspector: observe.Inspector) -> Canaries:
+    def _plant(self, trees: Trees, baseline: observe.Baseline) -> Canaries:
         secret = canary_secret(self._store.state.fd)
         canaries = Canaries(
             os.path.join(os.fsencode(self._config.daemon.state_dir), b"canaries.json"),
             secret,
             lambda directories, key, count: canary.plan(directories, key, count=count),
-            lambda tree, path: int(
-                inspector.inspect(tree.root_fd, path, None, Kind.ATTRIB, tree=tree.index)["path_hash"][0]
-            ),
+            lambda tree, path: baseline.path_hash(tree.index, path),
         )
         for tree, section in zip(trees, self._config.tree, strict=True):
             canaries.plant(tree, section.canaries, None)

@@ -29,7 +29,8 @@ import structlog
 from shieldd.errors import ShieldError
 from shieldd.model.decision import Action, Decision, Severity
 from shieldd.model.event import Batch, Kind
-from shieldd.model.incident import Incident
+from shieldd.model.identity import Identity
+from shieldd.model.incident import Actor, Incident
 from shieldd.model.incident import Judgement as Verdict
 from shieldd.model.match import Match
 
@@ -82,15 +83,40 @@ class Guard(Protocol):
         generation: int,
         now_ns: int,
         mono_ns: int,
+        actors: Mapping[int, Identity] | None = None,
     ) -> list[Decision]:
         """Decisions for the rows that are not a plain allow."""
+
+
+class Who(Protocol):
+    """Knows the processes behind the actors (`shieldd.actors`)."""
+
+    def identities(self, batch: Batch) -> Mapping[int, Identity]:
+        """The programs behind the attributed actors of a batch; what is not known is left out."""
+
+    def actor(self, actor_id: int) -> Actor | None:
+        """An actor as an incident shows it, None where nothing is known."""
+
+
+class Nobody:
+    """A source without attribution: nothing is known of anybody."""
+
+    def identities(self, batch: Batch) -> Mapping[int, Identity]:
+        """None of them."""
+        return {}
+
+    def actor(self, actor_id: int) -> None:
+        """Nothing."""
 
 
 class Incidents(Protocol):
     """Folds decisions into incidents (`shieldd.detect.incidents`)."""
 
-    def fold(self, decision: Decision, facts_row: np.void) -> tuple[Incident, bool]:
+    def fold(self, decision: Decision, facts_row: np.void, *, actor: Actor | None = None) -> tuple[Incident, bool]:
         """The incident that the decision belongs to, and whether it is new."""
+
+    def contained(self, threat_id: str, at_ns: int) -> Incident | None:
+        """Note when containment took hold."""
 
     def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> Incident | None:
         """Close an open incident with a person's word."""
@@ -183,10 +209,12 @@ class Pipeline:
         scans: Scans | None,
         tell: Tell,
         *,
+        who: Who | None = None,
         mark: Callable[[Batch], None] = lambda batch: None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
+        who: knows the processes behind the actors.
         mark: flags the rows of canary files.
         alive: called at least every `WAIT_S` from the loop itself; feeds the watchdog.
         """
@@ -198,10 +226,12 @@ class Pipeline:
         self._acts = acts
         self._scans = scans
         self._tell = tell
+        self._who: Who = who or Nobody()
         self._mark = mark
         self._alive = alive
         self._found: deque[tuple[Batch, int, Match]] = deque()
         self._words: deque[tuple[str, Verdict, str, int]] = deque()
+        self._stopped: deque[tuple[str, int]] = deque()
         self._losses_told: dict[tuple[Kind, int], tuple[int, int]] = {}
         self._stopping = threading.Event()
         self.counters = Counters()
@@ -217,6 +247,10 @@ class Pipeline:
     def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> None:
         """A person's word on an incident; taken with the next turn of the loop, which owns the open incidents."""
         self._words.append((threat_id, judgement, note, at_ns))
+
+    def contained(self, threat_id: str, at_ns: int) -> None:
+        """The actor of an incident was stopped; noted with the next turn of the loop."""
+        self._stopped.append((threat_id, at_ns))
 
     def consider(self, batch: Batch, content: Mapping[int, Match]) -> Decision | None:
         """What would be decided of one file now, by a fresh guard: nothing is counted, recorded or done."""
@@ -250,6 +284,10 @@ class Pipeline:
                 closed = self._incidents.resolve(*self._words.popleft())
                 if closed is not None:
                     self._judgement.guard.release(closed.actor_id, closed.tree)
+            while self._stopped:
+                held = self._incidents.contained(*self._stopped.popleft())
+                if held is not None:
+                    self._records.save_incident(held, wait=False)
             if batch is not None and len(batch):
                 self.step(batch)
             while self._found:
@@ -260,9 +298,10 @@ class Pipeline:
         judgement = self._current()
         self._mark(batch)
         logits = self._score(judgement.policy, batch)
-        now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        actors, now_ns, mono_ns = self._who.identities(batch), time.time_ns(), time.monotonic_ns()
+        generation = judgement.generation
         decisions = judgement.guard.decide(
-            batch, logits, content={}, generation=judgement.generation, now_ns=now_ns, mono_ns=mono_ns
+            batch, logits, content={}, generation=generation, now_ns=now_ns, mono_ns=mono_ns, actors=actors
         )
         decided_ns = time.time_ns()
         counters = self.counters
@@ -296,6 +335,7 @@ class Pipeline:
             generation=judgement.generation,
             now_ns=time.time_ns(),
             mono_ns=time.monotonic_ns(),
+            actors=self._who.identities(again),
         )
         self._follow(again, decisions)
 
@@ -329,7 +369,8 @@ class Pipeline:
             self.counters.decisions[decision.action] += 1
             if decision.action is Action.ALLOW:
                 continue
-            incident, new = self._incidents.fold(decision, batch.facts[row])
+            actor = self._who.actor(decision.actor)
+            incident, new = self._incidents.fold(decision, batch.facts[row], actor=actor)
             threats[decision.seq] = incident.id
             self._records.save_incident(incident, wait=False)
             self._tell.alert(decision, incident, new=new)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shieldd.model.identity import Identity
+
+__all__ = ["GuardRules", "Identity", "Mode", "Trust"]
+
 
 class Mode(StrEnum):
     """What may be done in a tree."""
@@ -12,19 +16,6 @@ class Mode(StrEnum):
     ACT = "act"
     OBSERVE = "observe"
     ALERT_ONLY = "alert-only"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The program behind an actor, as the kernel's own handle on it showed it (never by name).
-
-    Attributes:
-        pid: leader of the actor's process tree.
-        exe_sha256: digest of the executable's bytes, 32 bytes.
-    """
-
-    pid: int
-    exe_sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)

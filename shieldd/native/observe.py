@@ -125,6 +125,17 @@ class Baseline:
         call(lib.shd_baseline_stats, self.handle, out)
         return BaselineStats(out.entries, out.capacity, out.evictions)
 
+    def path_hash(self, tree: int, path: bytes) -> int:
+        """What stands for a path of a tree in the facts of all that share this baseline.
+
+        Args:
+            tree: index of the tree.
+            path: relative to its root.
+        """
+        out = ffi.new("uint64_t *")
+        call(lib.shd_baseline_path_hash, self.handle, tree, ffi.from_buffer(path), len(path), out)
+        return int(out[0])
+
     def save(self, fd: int) -> None:
         """Write it to a descriptor at its offset, with a digest; durability is the caller's.
 

@@ -74,13 +74,13 @@ def test_past_the_limit_files_are_counted_as_unscanned(tree: GuardedTree) -> Non
     assert (lookout.waiting, lookout.unscanned) == (2, 1)
 
 
-def _canaries(tmp_path: Path) -> Canaries:
-    inspector = observe.Inspector(observe.Baseline(64))
+def _canaries(tmp_path: Path, baseline: observe.Baseline | None = None) -> Canaries:
+    known = baseline or observe.Baseline(64)
     return Canaries(
         os.fsencode(tmp_path / "canaries.json"),
         b"s" * 32,
         lambda directories, secret, count: canary.plan(directories, secret, count=count),
-        lambda tree, path: int(inspector.inspect(tree.root_fd, path, None, Kind.ATTRIB)["path_hash"][0]),
+        lambda tree, path: known.path_hash(tree.index, path),
     )
 
 
@@ -105,12 +105,13 @@ def test_canaries_are_planted_known_again_and_taken_away(tree: GuardedTree, tmp_
 
 
 def test_touching_a_canary_is_marked_and_nothing_else_is(tree: GuardedTree, tmp_path: Path) -> None:
-    canaries = _canaries(tmp_path)
+    baseline = observe.Baseline(64)
+    canaries = _canaries(tmp_path, baseline)
     canaries.plant(tree, 2, None)
     canaries.remember([tree])
     touched = canaries.in_tree(tree)[0]
     batch = _batch(tree, touched, b"reports/r1.pdf")
-    facts = observe.Inspector(observe.Baseline(64)).inspect_many(tree.root_fd, batch.events, batch.names)
+    facts = observe.Inspector(baseline).inspect_many(tree.root_fd, batch.events, batch.names)
     marked = Batch(batch.events, facts, batch.observations, batch.names)
     canaries.mark(marked)
     assert [bool(x & FactFlag.CANARY) for x in marked.facts["flags"].tolist()] == [True, False]

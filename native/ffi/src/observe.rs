@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use shieldd_core::baseline::{Baseline, BaselineStats, Refused};
-use shieldd_core::content::names::Key;
+use shieldd_core::content::names::{self, Key};
 use shieldd_core::event::Event;
 use shieldd_core::facts::Facts;
 use shieldd_core::observation::{schema_json, WIDTH};
@@ -131,6 +131,35 @@ pub unsafe extern "C" fn shd_baseline_stats(
         guarded(error, || {
             let handle = handle.as_ref().ok_or_else(|| null("baseline"))?;
             *out.as_mut().ok_or_else(|| null("out"))? = lock(&handle.inner).stats();
+            Ok(())
+        })
+    }
+}
+
+/// The hash that stands for a path of a tree in the facts of whoever uses this baseline.
+///
+/// # Safety
+/// `handle` is live, `path` points to `len` bytes, `out` to one number.
+#[no_mangle]
+pub unsafe extern "C" fn shd_baseline_path_hash(
+    handle: *const ShdBaseline,
+    tree: u16,
+    path: *const u8,
+    len: usize,
+    out: *mut u64,
+    error: *mut ShdError,
+) -> i32 {
+    // SAFETY: the caller promises the pointers.
+    unsafe {
+        guarded(error, || {
+            let handle = handle.as_ref().ok_or_else(|| null("baseline"))?;
+            let path = if path.is_null() {
+                &[]
+            } else {
+                std::slice::from_raw_parts(path, len)
+            };
+            let key = lock(&handle.inner).key();
+            *out.as_mut().ok_or_else(|| null("out"))? = names::path_hash(&key, tree, path);
             Ok(())
         })
     }

@@ -145,7 +145,7 @@ impl Inspector {
                 let original = match &before {
                     Some(_) => None,
                     None => names::without_extension(path)
-                        .map(|stem| names::hash(&key, b'p', ev.tree, &[stem]))
+                        .map(|stem| names::path_hash(&key, ev.tree, stem))
                         .and_then(|stem| baseline.peek(stem).copied()),
                 };
                 let mut now =

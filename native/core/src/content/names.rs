@@ -22,6 +22,11 @@ pub fn hash(key: &Key, kind: u8, tree: u16, parts: &[&[u8]]) -> u64 {
     hasher.finish().max(1)
 }
 
+/// What stands for a path of a tree in the facts.
+pub fn path_hash(key: &Key, tree: u16, path: &[u8]) -> u64 {
+    hash(key, b'p', tree, &[path])
+}
+
 /// Directory and base name of a path relative to the tree's root; the directory is empty at the root.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
@@ -63,12 +68,12 @@ pub fn stem(base: &[u8]) -> &[u8] {
 /// Fills the hashes, and the flags that need the name alone.
 pub fn fill(key: &Key, tree: u16, path: &[u8], from: Option<&[u8]>, facts: &mut Facts) {
     let (dir, base) = split(path);
-    facts.path_hash = hash(key, b'p', tree, &[path]);
+    facts.path_hash = path_hash(key, tree, path);
     facts.dir_hash = hash(key, b'd', tree, &[dir]);
     facts.name_hash = hash(key, b'n', 0, &[base]);
     facts.stem_hash = hash(key, b's', tree, &[dir, b"/", stem(base)]);
     if let Some(from) = from {
-        facts.from_hash = hash(key, b'p', tree, &[from]);
+        facts.from_hash = path_hash(key, tree, from);
         let old = split(from).1;
         if extension(old) != extension(base) {
             facts.flags |= flags::EXT_CHANGED;
