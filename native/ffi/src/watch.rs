@@ -14,7 +14,8 @@ use shieldd_core::event::Event;
 use shieldd_core::facts::Facts;
 use shieldd_core::observation::WIDTH;
 use shieldd_core::windows::Windows;
-use shieldd_sys::inotify::{Batch, Ended, Globs, Observer, Options, TreeSpec, Watcher};
+use shieldd_sys::events::{Batch, Ended, Globs, Observer, Options, TreeSpec, Watch};
+use shieldd_sys::inotify::Watcher;
 use shieldd_sys::inspect::Inspector;
 
 use crate::abi::{guarded, Failure, ShdError};
@@ -93,7 +94,7 @@ pub struct ShdWatchStatus {
 
 /// A watcher with what looks at its files.
 pub struct ShdWatcher {
-    watcher: Watcher,
+    watcher: Box<dyn Watch>,
     looking: Mutex<Looking>,
     windows: Arc<Mutex<Windows>>,
 }
@@ -250,7 +251,7 @@ pub unsafe extern "C" fn shd_watch_new(
                 baseline,
             });
             *out = Box::into_raw(Box::new(ShdWatcher {
-                watcher,
+                watcher: Box::new(watcher),
                 looking,
                 windows,
             }));

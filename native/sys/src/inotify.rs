@@ -4,28 +4,22 @@
 //! looks at the files and compares whole trees with the known state after a loss. Owns: watches, coalescing, rescans.
 //! Does not own: what is in a file ([`Observer`]), and what an event means.
 
-mod dirs;
 mod drain;
-mod expect;
-mod globs;
 mod kernel;
 mod known;
-mod pending;
 mod reader;
 mod scan;
 mod state;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{eventfd, EventfdFlags};
-
-pub use drain::{Batch, Observer, ROWS};
-pub use globs::Globs;
+use crate::events::taking::{lock, Shared, Taking};
+use crate::events::{clocks, dirs, seed, Batch, Ended, Observer, Options, Status, TreeSpec, Watch};
 
 use drain::Drain;
 use known::Known;
@@ -33,109 +27,20 @@ use state::{State, Tree};
 
 /// Files in the known state at most.
 const KNOWN: usize = 1_000_000;
-/// A consumer that took a batch less than this ago is busy: more is gathered before the next one.
-const BUSY: Duration = Duration::from_millis(5);
-/// How long is gathered then.
-const GATHER: Duration = Duration::from_millis(3);
-/// Records that are worth a batch at once.
-const PLENTY: usize = 2048;
-
-/// A tree to guard.
-pub struct TreeSpec {
-    /// Path of the root, to find it again after an unmount.
-    pub path: Vec<u8>,
-    /// The root, open.
-    pub root: OwnedFd,
-    /// What is left out.
-    pub globs: Globs,
-}
-
-/// How to watch.
-#[derive(Clone, Copy)]
-pub struct Options {
-    /// How long a file that is still open for writing waits for its writer before it is reported.
-    pub hold: Duration,
-    /// Records kept for the consumer at most.
-    pub capacity: usize,
-}
-
-/// What a watcher has to say about itself.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Status {
-    /// Watches in the kernel.
-    pub watches: u64,
-    /// Directories known, watched or not.
-    pub directories: u64,
-    /// Overflows of the kernel's queue.
-    pub overflows: u64,
-    /// Events lost: exactly where our own queue was full, one for each overflow of the kernel's.
-    pub lost: u64,
-    /// Times a directory could not be watched.
-    pub watch_failures: u64,
-    /// Rescans of whole trees that ended.
-    pub rescans: u64,
-    /// `CLOCK_REALTIME` since when something may have been missed, ns; 0 where nothing was.
-    pub blind_since_ns: u64,
-    /// Records that wait.
-    pub queued: u64,
-    /// Kernel events seen.
-    pub events: u64,
-    /// Kernel events merged into the record of another.
-    pub merged: u64,
-    /// Own operations dropped.
-    pub own: u64,
-    /// Reads of the kernel's queue.
-    pub reads: u64,
-    /// Files in the known state.
-    pub known: u64,
-    /// Files that did not fit into it.
-    pub known_beyond: u64,
-}
-
-/// Why there is no batch.
-#[derive(Debug)]
-pub enum Ended {
-    /// Nothing happened in time.
-    TimedOut,
-    /// The watcher was stopped.
-    Stopped,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    ready: Condvar,
-    stopped: AtomicBool,
-    wake: OwnedFd,
-    queue: Arc<OwnedFd>,
-}
-
-/// Locks; a panic elsewhere does not make the counts unusable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
 
 /// A watcher of some trees.
 pub struct Watcher {
-    shared: Arc<Shared>,
-    taking: Mutex<Taking>,
+    shared: Arc<Shared<State>>,
+    queue: Arc<OwnedFd>,
+    taking: Mutex<Taking<Drain>>,
     reader: Mutex<Option<JoinHandle<()>>>,
     options: Options,
-}
-
-struct Taking {
-    drain: Drain,
-    last: Instant,
 }
 
 impl Watcher {
     /// Prepares a watcher; nothing is watched before [`Watcher::start`].
     pub fn new(specs: Vec<TreeSpec>, options: Options) -> io::Result<Self> {
         let queue = Arc::new(kernel::init()?);
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let mut seed = [0u8; 8];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
         let mut roots = Vec::new();
         let mut trees = Vec::new();
         for spec in specs {
@@ -150,32 +55,26 @@ impl Watcher {
                 blind_since_ns: 0,
             });
         }
-        let state = State::new(
-            queue.clone(),
-            u64::from_ne_bytes(seed),
-            trees,
-            options.capacity,
-        );
+        let state = State::new(queue.clone(), seed()?, trees, options.capacity);
         let drain = Drain::new(roots, Known::new(KNOWN), options.capacity);
         Ok(Watcher {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-                ready: Condvar::new(),
-                stopped: AtomicBool::new(false),
-                wake,
-                queue,
-            }),
-            taking: Mutex::new(Taking {
-                drain,
-                last: Instant::now() - BUSY,
-            }),
+            shared: Arc::new(Shared::new(state)?),
+            queue,
+            taking: Mutex::new(Taking::new(drain)),
             reader: Mutex::new(None),
             options,
         })
     }
 
+    /// The kernel queue's descriptor, for tests and measurements that pause the reader.
+    pub fn queue(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+impl Watch for Watcher {
     /// Watches every directory, then lets the reader run. What changes meanwhile waits in the kernel's queue.
-    pub fn start(&self) -> io::Result<()> {
+    fn start(&self) -> io::Result<()> {
         let mut reader = lock(&self.reader);
         if reader.is_some() || self.shared.stopped.load(Ordering::Acquire) {
             return Err(io::Error::new(
@@ -185,7 +84,7 @@ impl Watcher {
         }
         let mut taking = lock(&self.taking);
         let mut state = lock(&self.shared.state);
-        (state.at_ns, state.mono_ns) = kernel::clocks();
+        (state.at_ns, state.mono_ns) = clocks();
         // all roots first: a tree inside another is then met as what it is
         for tree in 0..state.trees.len() as u16 {
             if !state.root_back(tree) {
@@ -196,102 +95,30 @@ impl Watcher {
             state.follow_root(tree, &mut taking.drain.known);
         }
         drop(state);
-        let shared = self.shared.clone();
+        let (shared, queue) = (self.shared.clone(), self.queue.clone());
         *reader = Some(
             std::thread::Builder::new()
                 .name("shieldd-inotify".into())
-                .spawn(move || reader::run(&shared))?,
+                .spawn(move || reader::run(&shared, &queue))?,
         );
         Ok(())
     }
 
     /// Waits for events and fills `batch`. Without an observer the facts stay empty.
-    pub fn next_batch(
+    fn next_batch(
         &self,
         timeout: Duration,
         batch: &mut Batch,
         observer: Option<&mut dyn Observer>,
     ) -> Result<(), Ended> {
-        let deadline = Instant::now() + timeout;
         let mut taking = lock(&self.taking);
-        let hold_ns = self.options.hold.as_nanos() as u64;
-        loop {
-            if self.shared.stopped.load(Ordering::Acquire) {
-                return Err(Ended::Stopped);
-            }
-            if taking.drain.has_rows() {
-                taking.drain.fill(&self.shared.state, batch, observer);
-                taking.last = Instant::now();
-                return Ok(());
-            }
-            taking.drain.check_roots(&self.shared.state);
-            taking.drain.tidy();
-            let busy_until = taking.last + BUSY;
-            if Instant::now() < busy_until {
-                let until = (taking.last + GATHER).min(deadline);
-                self.gather(until);
-            }
-            let mut state = lock(&self.shared.state);
-            let now_ns = kernel::clocks().1;
-            if state.notices.is_empty() && state.pending.is_empty() && state.own.is_empty() {
-                let work = taking.drain.next_work(&state);
-                let now = Instant::now();
-                if work.is_some_and(|at| at <= now) {
-                    drop(state);
-                    taking.drain.work(&self.shared.state);
-                    if !taking.drain.has_rows() && Instant::now() >= deadline {
-                        return Err(Ended::TimedOut);
-                    }
-                    continue;
-                }
-                if now >= deadline {
-                    return Err(Ended::TimedOut);
-                }
-                let until = work
-                    .map_or(deadline, |at| at.min(deadline))
-                    .min(taking.drain.roots_at());
-                let until = until.max(now);
-                state.waiting = true;
-                let (mut state, _) = self
-                    .shared
-                    .ready
-                    .wait_timeout(state, until - now)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                state.waiting = false;
-                continue;
-            }
-            if state.notices.is_empty() && !state.pending.is_empty() {
-                if let Some(wait_ns) = state.pending.due_in(now_ns, hold_ns) {
-                    let now = Instant::now();
-                    if now >= deadline {
-                        return Err(Ended::TimedOut);
-                    }
-                    let wait = Duration::from_nanos(wait_ns).min(deadline - now);
-                    state.waiting = true;
-                    let (mut state, _) = self
-                        .shared
-                        .ready
-                        .wait_timeout(state, wait)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    state.waiting = false;
-                    continue;
-                }
-            }
-            taking.drain.take(&mut state, now_ns, hold_ns);
-        }
-    }
-
-    /// Lets a busy queue fill a little: fewer, larger batches cost less and merge more.
-    fn gather(&self, until: Instant) {
-        let now = Instant::now();
-        if now < until && lock(&self.shared.state).pending.recs.len() < PLENTY {
-            std::thread::sleep(until - now);
-        }
+        self.shared
+            .next_batch(&mut taking, self.options.hold, timeout, batch, observer)
     }
 
     /// Announces own operations: `count` of each kind in `kinds` (bits `1 << kind`) on a path are not reported.
-    pub fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
-        let now_ns = kernel::clocks().1;
+    fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
+        let now_ns = clocks().1;
         let until = now_ns.saturating_add(ttl.as_nanos() as u64);
         lock(&self.shared.state)
             .expected
@@ -299,7 +126,7 @@ impl Watcher {
     }
 
     /// Asks for a rescan of a tree. False where there is no such tree.
-    pub fn rescan(&self, tree: u16) -> bool {
+    fn rescan(&self, tree: u16) -> bool {
         let mut state = lock(&self.shared.state);
         let Some(tree) = state.trees.get_mut(tree as usize) else {
             return false;
@@ -311,7 +138,7 @@ impl Watcher {
     }
 
     /// Counts as of now. While a batch is being made the known state is told as of the last one.
-    pub fn status(&self) -> Status {
+    fn status(&self) -> Status {
         let (queued, known, known_beyond) = match self.taking.try_lock() {
             Ok(taking) => (
                 taking.drain.depth(),
@@ -347,7 +174,7 @@ impl Watcher {
     }
 
     /// Places that are not watched: tree, path relative to its root, reason.
-    pub fn not_covered(&self) -> Vec<(u16, Vec<u8>, String)> {
+    fn not_covered(&self) -> Vec<(u16, Vec<u8>, String)> {
         let state = lock(&self.shared.state);
         let mut out: Vec<(u16, Vec<u8>, String)> = state
             .left_out
@@ -364,7 +191,7 @@ impl Watcher {
             }
         }
         let mut path = Vec::new();
-        for (&id, &errno) in state.unwatched.iter().take(state::PLACES) {
+        for (&id, &errno) in state.unwatched.iter().take(crate::events::PLACES) {
             let Some(dir) = state.dirs.get(id) else {
                 continue;
             };
@@ -391,23 +218,14 @@ impl Watcher {
     }
 
     /// Stops: wakes who waits and ends the reader. May be called twice.
-    pub fn stop(&self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        if rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes()).is_err() {
-            // the counter is full: the reader is being woken already
-        }
-        self.shared.ready.notify_all();
+    fn stop(&self) {
+        self.shared.stop();
         if let Some(reader) = lock(&self.reader).take() {
             if reader.join().is_err() {
                 // it panicked; its work is over all the same
             }
         }
         self.shared.ready.notify_all();
-    }
-
-    /// The kernel queue's descriptor, for tests and measurements that pause the reader.
-    pub fn queue(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.shared.queue.as_fd()
     }
 }
 

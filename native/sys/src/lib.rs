@@ -4,12 +4,14 @@
 //! * [`files`]: files by descriptor: openat2 from a root, replace, link, metadata.
 //! * [`seal`]: sealing, opening, re-wrapping on disk; crash-safe.
 //! * [`inspect`]: bounded sampling of a file into facts.
+//! * [`events`]: what the sources of events share.
 //! * [`inotify`]: the watcher.
 //! * [`fanotify`]: whole file systems, with the process behind each event.
 //! * [`preserve`]: versions of guarded files from before they were changed.
 
-pub mod fanotify;
 pub mod actors;
+pub mod events;
+pub mod fanotify;
 pub mod files;
 pub mod inotify;
 pub mod inspect;

@@ -1,61 +1,22 @@
 //! The taking side: turns queued records into events, keeps the known state, and carries out rescans in slices.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use shieldd_core::event::{flags, Event, Kind};
-use shieldd_core::facts::Facts;
+use shieldd_core::event::{flags, Kind};
 
-use super::dirs::NONE;
 use super::kernel;
 use super::known::{Change, Known, Stamp};
-use super::pending::{Pending, Rec, Span};
-use super::scan::{list, open_dir, stat_in};
 use super::state::State;
-
-/// Rows of one batch at most.
-pub const ROWS: usize = 4096;
-/// Time that one batch may take to look at its files.
-const SLICE: Duration = Duration::from_millis(5);
-/// Least time between two looks at directories that cannot be watched, and at roots that are gone.
-const POLL: Duration = Duration::from_secs(1);
-/// A poll or rescan may take this share of the time: 1 in so many.
-const REST: u32 = 10;
-
-/// Looks at one file; the caller decides how deep.
-pub trait Observer {
-    /// Fills `facts` for an event of a file. `path` and `from` are relative to `root`; `from` is empty but for renames.
-    fn facts(
-        &mut self,
-        root: BorrowedFd<'_>,
-        path: &[u8],
-        from: &[u8],
-        event: &Event,
-        facts: &mut Facts,
-    );
-}
-
-/// One batch, reused between calls.
-#[derive(Default)]
-pub struct Batch {
-    /// Events in order.
-    pub events: Vec<Event>,
-    /// Facts, row by row.
-    pub facts: Vec<Facts>,
-    /// Arena of the names.
-    pub names: Vec<u8>,
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.events.clear();
-        self.facts.clear();
-        self.names.clear();
-    }
-}
+use crate::events::clocks;
+use crate::events::dirs::NONE;
+use crate::events::look::{list, open_dir, stat_in};
+use crate::events::pending::{hash, Pending, Rec};
+use crate::events::rows::{describe, Batch, Observer, Rows, POLL, REST, ROWS, SLICE};
+use crate::events::taking::{lock, Side};
 
 /// A walk that compares directories with the known state.
 struct Rescan {
@@ -72,8 +33,7 @@ pub(super) struct Drain {
     pub(super) current: Pending,
     at: usize,
     pub(super) known: Known,
-    roots: Vec<OwnedFd>,
-    seq: u64,
+    rows: Rows,
     renumbered: Vec<(i32, i32)>,
     walk: Option<Rescan>,
     walks: u32,
@@ -81,42 +41,19 @@ pub(super) struct Drain {
     roots_at: Instant,
 }
 
-impl Drain {
-    pub(super) fn new(roots: Vec<OwnedFd>, known: Known, capacity: usize) -> Self {
-        Drain {
-            current: Pending::new(capacity),
-            at: 0,
-            known,
-            roots,
-            seq: 0,
-            renumbered: Vec::new(),
-            walk: None,
-            walks: 0,
-            rest_until: Instant::now(),
-            roots_at: Instant::now() + POLL,
-        }
-    }
-
-    /// Whether records are left of what was taken.
-    pub(super) fn has_rows(&self) -> bool {
+impl Side<State> for Drain {
+    fn has_rows(&self) -> bool {
         self.at < self.current.recs.len()
     }
 
-    /// Records not yet handed out.
-    pub(super) fn depth(&self) -> usize {
-        self.current.recs.len() - self.at
-    }
-
-    /// Makes room for the next set; to be called while nobody waits for the state.
-    pub(super) fn tidy(&mut self) {
+    fn tidy(&mut self) {
         if !self.has_rows() {
             self.current.clear();
             self.at = 0;
         }
     }
 
-    /// Takes what is due from the reader's side.
-    pub(super) fn take(&mut self, state: &mut State, now_ns: u64, hold_ns: u64) {
+    fn take(&mut self, state: &mut State, now_ns: u64, hold_ns: u64) {
         for (old, new) in self.renumbered.drain(..) {
             if new == NONE {
                 self.known.remove_dir(old);
@@ -128,13 +65,13 @@ impl Drain {
         state
             .pending
             .take(&mut self.current, now_ns, hold_ns, |dir, name| {
-                super::pending::hash(seed, dir, name)
+                hash(seed, dir, name)
             });
         self.at = 0;
         self.renumbered.append(&mut state.renumbered);
         for (tree, dir, path) in state.own.drain(..) {
             let name = path.rsplit(|&b| b == b'/').next().unwrap_or(&path);
-            match stat_in(self.roots[tree as usize].as_fd(), &path) {
+            match stat_in(self.rows.root(tree), &path) {
                 Some(stat) => {
                     self.known.put(dir, name, Stamp::of(&stat), 0);
                 }
@@ -143,27 +80,13 @@ impl Drain {
         }
         for notice in state.notices.drain(..) {
             let path = self.current.path(b"", &notice.path);
-            let (at_ns, mono_ns) = kernel::clocks();
-            self.current.recs.push(Rec {
-                at_ns,
-                mono_ns,
-                path,
-                from: Span::default(),
-                dir: NONE,
-                from_dir: NONE,
-                merged: notice.count,
-                epoch: 0,
-                ops: 1 << notice.kind as u16,
-                tree: notice.tree,
-                kind: notice.kind,
-                flags: 0,
-                held: false,
-            });
+            let mut rec = Rec::new(notice.kind, notice.tree, NONE, path, clocks());
+            rec.merged = notice.count;
+            self.current.recs.push(rec);
         }
     }
 
-    /// Fills a batch from what was taken.
-    pub(super) fn fill(
+    fn fill(
         &mut self,
         state: &Mutex<State>,
         batch: &mut Batch,
@@ -186,6 +109,91 @@ impl Drain {
         }
     }
 
+    fn check_roots(&mut self, state: &Mutex<State>) {
+        let now = Instant::now();
+        if now < self.roots_at {
+            return;
+        }
+        self.roots_at = now + POLL;
+        for (tree, root) in self.rows.roots.iter().enumerate() {
+            let mut guard = lock(state);
+            if guard.trees[tree].gone || guard.trees[tree].path.is_empty() {
+                continue;
+            }
+            let there = rustix::fs::stat(guard.trees[tree].path.as_slice());
+            let here = rustix::fs::fstat(root);
+            let same = match (&there, &here) {
+                (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+                // not ours to say: the path may be closed to us while the descriptor is not
+                (Err(Errno::ACCESS), Ok(here)) => here.st_nlink > 0,
+                _ => false,
+            };
+            if !same {
+                (guard.at_ns, guard.mono_ns) = clocks();
+                guard.root_gone(tree as u16);
+            }
+        }
+    }
+
+    fn roots_at(&self) -> Instant {
+        self.roots_at
+    }
+
+    fn next_work(&self, state: &State) -> Option<Instant> {
+        if self.walk.is_some() {
+            return Some(Instant::now());
+        }
+        let due = state.trees.iter().any(|t| t.rescan || t.gone) || state.dirs.unwatched() > 0;
+        due.then_some(self.rest_until)
+    }
+
+    fn work(&mut self, state: &Mutex<State>) -> bool {
+        if self.walk.is_none() {
+            self.begin(state);
+        }
+        let Some(mut walk) = self.walk.take() else {
+            return false;
+        };
+        self.current.recs.clear();
+        self.current.arena.clear();
+        self.at = 0;
+        let began = Instant::now();
+        while let Some(id) = walk.stack.pop() {
+            self.compare(state, &mut walk, id);
+            if self.current.recs.len() >= ROWS || began.elapsed() > SLICE {
+                break;
+            }
+        }
+        walk.busy += began.elapsed();
+        if walk.stack.is_empty() {
+            self.finish(state, &walk);
+        } else {
+            self.walk = Some(walk);
+        }
+        self.has_rows()
+    }
+}
+
+impl Drain {
+    pub(super) fn new(roots: Vec<OwnedFd>, known: Known, capacity: usize) -> Self {
+        Drain {
+            current: Pending::new(capacity),
+            at: 0,
+            known,
+            rows: Rows::new(roots),
+            renumbered: Vec::new(),
+            walk: None,
+            walks: 0,
+            rest_until: Instant::now(),
+            roots_at: Instant::now() + POLL,
+        }
+    }
+
+    /// Records not yet handed out.
+    pub(super) fn depth(&self) -> usize {
+        self.current.recs.len() - self.at
+    }
+
     fn row(
         &mut self,
         rec: &Rec,
@@ -194,44 +202,18 @@ impl Drain {
         observer: &mut Option<&mut dyn Observer>,
         looked: &mut u32,
     ) {
-        let path = rec.path.of(&self.current.arena);
-        if matches!(rec.kind, Kind::Create | Kind::Write | Kind::Attrib)
-            && nameless(rec.path.name_of(&self.current.arena))
-            && stat_in(self.roots[rec.tree as usize].as_fd(), path).is_none()
-        {
+        if self.rows.is_nameless(rec, &self.current.arena) {
             return;
         }
-        self.seq += 1;
+        let path = rec.path.of(&self.current.arena);
         let from = rec.from.of(&self.current.arena);
-        let mut event = Event {
-            seq: self.seq,
-            at_ns: rec.at_ns,
-            mono_ns: rec.mono_ns,
-            actor: u64::from(rec.tree) + 1,
-            path_off: batch.names.len() as u32,
-            path_len: path.len() as u32,
-            from_off: 0,
-            from_len: from.len() as u32,
-            merged: rec.merged,
-            tree: rec.tree,
-            ops: rec.ops,
-            kind: rec.kind as u8,
-            flags: rec.flags | if rec.held { flags::OPEN } else { 0 },
-            uid: u32::MAX,
-            ..Event::default()
-        };
-        batch.names.extend_from_slice(path);
-        if !from.is_empty() {
-            event.from_off = batch.names.len() as u32;
-            batch.names.extend_from_slice(from);
-        }
-        let mut facts = Facts::default();
+        let mut event = self.rows.event(rec, &self.current.arena, batch);
         let mut now = None;
         if matches!(
             rec.kind,
             Kind::Create | Kind::Write | Kind::Rename | Kind::Attrib | Kind::MakeDir
         ) {
-            let root = self.roots[rec.tree as usize].as_fd();
+            let root = self.rows.root(rec.tree);
             let mut moved = Vec::new();
             let mut stat = stat_in(root, path);
             let mut at = path;
@@ -275,89 +257,15 @@ impl Drain {
             self.known
                 .remove(rec.dir, rec.path.name_of(&self.current.arena));
         }
-        if let Some(observer) = observer.as_mut().filter(|_| !path.is_empty()) {
-            let root = self.roots[rec.tree as usize].as_fd();
-            let at = now.as_deref().unwrap_or(path);
-            observer.facts(root, at, from, &event, &mut facts);
-        }
-        batch.events.push(event);
-        batch.facts.push(facts);
-    }
-
-    /// Goes on with a walk, or begins one that is due. True where it put records into the current set.
-    pub(super) fn work(&mut self, state: &Mutex<State>) -> bool {
-        if self.walk.is_none() {
-            self.begin(state);
-        }
-        let Some(mut walk) = self.walk.take() else {
-            return false;
-        };
-        self.current.recs.clear();
-        self.current.arena.clear();
-        self.at = 0;
-        let began = Instant::now();
-        while let Some(id) = walk.stack.pop() {
-            self.compare(state, &mut walk, id);
-            if self.current.recs.len() >= ROWS || began.elapsed() > SLICE {
-                break;
-            }
-        }
-        walk.busy += began.elapsed();
-        if walk.stack.is_empty() {
-            self.finish(state, &walk);
-        } else {
-            self.walk = Some(walk);
-        }
-        self.has_rows()
-    }
-
-    /// Looks, once a second, whether each root still stands under its path: a directory that somebody has open sends
-    /// no event when it is removed, and none when one above it is renamed.
-    pub(super) fn check_roots(&mut self, state: &Mutex<State>) {
-        let now = Instant::now();
-        if now < self.roots_at {
-            return;
-        }
-        self.roots_at = now + POLL;
-        for (tree, root) in self.roots.iter().enumerate() {
-            let mut guard = super::lock(state);
-            if guard.trees[tree].gone || guard.trees[tree].path.is_empty() {
-                continue;
-            }
-            let there = rustix::fs::stat(guard.trees[tree].path.as_slice());
-            let here = rustix::fs::fstat(root);
-            let same = match (&there, &here) {
-                (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
-                // not ours to say: the path may be closed to us while the descriptor is not
-                (Err(Errno::ACCESS), Ok(here)) => here.st_nlink > 0,
-                _ => false,
-            };
-            if !same {
-                (guard.at_ns, guard.mono_ns) = kernel::clocks();
-                guard.root_gone(tree as u16);
-            }
-        }
-    }
-
-    /// When the roots are looked at next.
-    pub(super) fn roots_at(&self) -> Instant {
-        self.roots_at
-    }
-
-    /// When a walk is worth waking for: in progress, or due after the rest.
-    pub(super) fn next_work(&self, state: &State) -> Option<Instant> {
-        if self.walk.is_some() {
-            return Some(Instant::now());
-        }
-        let due = state.trees.iter().any(|t| t.rescan || t.gone) || state.dirs.unwatched() > 0;
-        due.then_some(self.rest_until)
+        let at = now.as_deref().unwrap_or(path);
+        self.rows.add(event, (path, from, at), batch, observer);
     }
 
     fn begin(&mut self, state: &Mutex<State>) {
         if Instant::now() < self.rest_until {
             return;
         }
-        let mut guard = super::lock(state);
+        let mut guard = lock(state);
         for tree in 0..guard.trees.len() {
             if guard.trees[tree].gone {
                 self.come_back(&mut guard, tree);
@@ -397,7 +305,7 @@ impl Drain {
         };
         let Ok(ours) = root.try_clone() else { return };
         state.trees[tree].root = root;
-        self.roots[tree] = ours;
+        self.rows.roots[tree] = ours;
         if state.root_back(tree as u16) {
             state.trees[tree].gone = false;
             state.trees[tree].rescan = true;
@@ -410,7 +318,7 @@ impl Drain {
         if !walk.whole {
             return;
         }
-        let mut guard = super::lock(state);
+        let mut guard = lock(state);
         guard.counters.rescans += 1;
         let tree = &mut guard.trees[walk.tree as usize];
         if !tree.rescan && !tree.gone {
@@ -426,28 +334,16 @@ impl Drain {
 
     fn add(&mut self, tree: u16, kind: Kind, dir: i32, prefix: &[u8], name: &[u8], merged: u32) {
         let path = self.current.path(prefix, name);
-        let (at_ns, mono_ns) = kernel::clocks();
-        self.current.recs.push(Rec {
-            at_ns,
-            mono_ns,
-            path,
-            from: Span::default(),
-            dir,
-            from_dir: NONE,
-            merged,
-            epoch: 0,
-            ops: 1 << kind as u16,
-            tree,
-            kind,
-            flags: flags::SYNTHETIC,
-            held: false,
-        });
+        let mut rec = Rec::new(kind, tree, dir, path, clocks());
+        rec.merged = merged;
+        rec.flags = flags::SYNTHETIC;
+        self.current.recs.push(rec);
     }
 
     /// Compares one directory with what is known of it.
     fn compare(&mut self, state: &Mutex<State>, walk: &mut Rescan, mut id: i32) {
         let mut prefix = Vec::new();
-        let mut guard = super::lock(state);
+        let mut guard = lock(state);
         let Some((tree, parent, name)) = guard
             .dirs
             .get(id)
@@ -458,7 +354,7 @@ impl Drain {
         if !guard.dirs.prefix(id, &mut prefix) {
             return;
         }
-        let root = self.roots[tree as usize].as_fd();
+        let root = self.rows.root(tree);
         let dir = match open_dir(root, &prefix) {
             Ok(dir) => dir,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) if parent != NONE => {
@@ -528,7 +424,7 @@ impl Drain {
                 self.add(tree, Kind::Delete, id, &prefix, &name, 1);
             }
         }
-        let mut guard = super::lock(state);
+        let mut guard = lock(state);
         for name in below {
             if guard.dirs.child(guard.seed, id, &name).is_none() && guard.dirs.get(id).is_some() {
                 walk.found += 1;
@@ -561,26 +457,9 @@ fn renamed_above(
     name: &[u8],
     out: &mut Vec<u8>,
 ) -> bool {
-    if !super::lock(state).dirs.prefix(rec.dir, out) {
+    if !lock(state).dirs.prefix(rec.dir, out) {
         return false;
     }
     out.extend_from_slice(name);
     out.as_slice() != path
-}
-
-/// Whether this is how the kernel speaks of an `O_TMPFILE` file (`#` and its inode number): it has no name, so nothing
-/// under a name was changed; once it is linked it has a name and an event of its own.
-fn nameless(name: &[u8]) -> bool {
-    name.len() > 1 && name[0] == b'#' && name[1..].iter().all(u8::is_ascii_digit)
-}
-
-fn describe(event: &mut Event, stat: &Stat) {
-    event.dev = stat.st_dev;
-    event.ino = stat.st_ino;
-    event.uid = stat.st_uid;
-    event.mode = stat.st_mode;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    if event.kind != Kind::MakeDir as u8 && kind != FileType::RegularFile {
-        event.flags |= flags::SPECIAL;
-    }
 }

@@ -123,16 +123,6 @@ pub(super) fn waiting(queue: BorrowedFd<'_>) -> u64 {
     rustix::io::ioctl_fionread(queue).unwrap_or(0)
 }
 
-/// `CLOCK_REALTIME` and `CLOCK_MONOTONIC`, ns.
-pub(super) fn clocks() -> (u64, u64) {
-    use rustix::time::{clock_gettime, ClockId};
-    let ns = |t: rustix::time::Timespec| t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64;
-    (
-        ns(clock_gettime(ClockId::Realtime)),
-        ns(clock_gettime(ClockId::Monotonic)),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use rustix::fs::Stat;
 
-use super::dirs::{Spread, Table};
+use crate::events::dirs::{Spread, Table};
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

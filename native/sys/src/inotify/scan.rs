@@ -1,64 +1,18 @@
 //! Following directories: watch first, then list, so that nothing made in between is missed.
 
-use std::ffi::CStr;
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use shieldd_core::event::{flags, Kind};
 
-use super::dirs::NONE;
 use super::kernel;
 use super::known::{Known, Stamp};
-use super::pending::Touch;
-use super::state::{Scanned, State, PLACES};
-
-/// Opens a directory below `root`: no link and no mount point is crossed on the way.
-pub(super) fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let path = if path.is_empty() {
-        b"."
-    } else {
-        path.strip_suffix(b"/").unwrap_or(path)
-    };
-    rustix::fs::openat2(
-        root,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV,
-    )
-}
-
-/// `fstatat` without following a last link; None where there is nothing (any more).
-pub(super) fn stat_in(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
-    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
-}
-
-/// Calls `each(name, type)` for every entry but `.`, `..` and our own.
-pub(super) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -> io::Result<()> {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = CStr::to_bytes(entry.file_name());
-        if name == b"." || name == b".." || crate::files::staged::is_own(name) {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::Unknown => {
-                stat_in(dir, name).map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode))
-            }
-            known => known,
-        };
-        each(name, kind);
-    }
-    Ok(())
-}
+use super::state::{Scanned, State};
+use crate::events::dirs::NONE;
+use crate::events::look::{list, open_dir, stat_in};
+use crate::events::pending::Touch;
+use crate::events::PLACES;
 
 /// A directory just met: its id, its descriptor, and whether it is new to the table.
 struct Met {

@@ -6,22 +6,19 @@ use std::sync::Arc;
 
 use shieldd_core::event::{flags, Kind};
 
-use super::dirs::{Dirs, Table, NONE};
-use super::expect::Expected;
-use super::globs::Globs;
 use super::kernel::{self, Raw, Records};
+use crate::events::dirs::{Dirs, Table, NONE};
+use crate::events::expect::Expected;
+use crate::events::pending::{hash, Key, Pending, Rec, Span, Touch};
+use crate::events::taking::Front;
+use crate::events::{clocks, Globs, Notice};
 use crate::files::staged::is_own;
-
-use super::pending::{hash, Key, Pending, Rec, Span, Touch};
 
 /// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them.
 pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
 
 /// Own operations whose outcome waits for the known state; beyond it a rescan would report them.
 const OWN: usize = 65_536;
-
-/// Places listed as not covered, per kind of reason.
-pub(super) const PLACES: usize = 1024;
 
 /// A guarded tree.
 pub(super) struct Tree {
@@ -34,14 +31,6 @@ pub(super) struct Tree {
     pub(super) rescan: bool,
     /// `CLOCK_REALTIME` since when something may have been missed, 0 where nothing was.
     pub(super) blind_since_ns: u64,
-}
-
-/// Something that is no file event: told once per tree and batch, with a count.
-pub(super) struct Notice {
-    pub(super) kind: Kind,
-    pub(super) tree: u16,
-    pub(super) path: Vec<u8>,
-    pub(super) count: u32,
 }
 
 /// First half of a move.
@@ -113,6 +102,24 @@ pub(super) struct State {
     scratch: Vec<u8>,
 }
 
+impl Front for State {
+    fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    fn is_idle(&self) -> bool {
+        self.notices.is_empty() && self.own.is_empty()
+    }
+
+    fn wants_notices(&self) -> bool {
+        !self.notices.is_empty()
+    }
+
+    fn wait(&mut self, waiting: bool) {
+        self.waiting = waiting;
+    }
+}
+
 impl State {
     pub(super) fn new(queue: Arc<OwnedFd>, seed: u64, trees: Vec<Tree>, capacity: usize) -> Self {
         State {
@@ -155,7 +162,7 @@ impl State {
 
     /// Applies one read of the kernel's queue.
     pub(super) fn apply(&mut self, bytes: &[u8]) {
-        (self.at_ns, self.mono_ns) = kernel::clocks();
+        (self.at_ns, self.mono_ns) = clocks();
         self.counters.reads += 1;
         self.bytes_read += bytes.len() as u64;
         for raw in Records::new(bytes) {
@@ -261,21 +268,7 @@ impl State {
     }
 
     pub(super) fn record(&self, kind: Kind, tree: u16, dir: i32, path: Span) -> Rec {
-        Rec {
-            at_ns: self.at_ns,
-            mono_ns: self.mono_ns,
-            path,
-            from: Span::default(),
-            dir,
-            from_dir: NONE,
-            merged: 1,
-            epoch: 0,
-            ops: 1 << kind as u16,
-            tree,
-            kind,
-            flags: 0,
-            held: false,
-        }
+        Rec::new(kind, tree, dir, path, (self.at_ns, self.mono_ns))
     }
 
     /// An operation on a file in the directory `dir`.
@@ -322,19 +315,7 @@ impl State {
     }
 
     pub(super) fn notice(&mut self, kind: Kind, tree: u16, path: &[u8]) {
-        match self
-            .notices
-            .iter_mut()
-            .find(|n| n.kind == kind && n.tree == tree)
-        {
-            Some(notice) => notice.count = notice.count.saturating_add(1),
-            None => self.notices.push(Notice {
-                kind,
-                tree,
-                path: path.to_vec(),
-                count: 1,
-            }),
-        }
+        crate::events::notice(&mut self.notices, kind, tree, path);
     }
 
     /// Our own temporary names are not reported, but what they become is.

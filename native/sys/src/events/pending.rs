@@ -8,19 +8,19 @@ use shieldd_core::event::{flags, Kind};
 
 /// Where a path lies in the arena.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    pub(super) off: u32,
-    pub(super) len: u32,
+pub(crate) struct Span {
+    pub(crate) off: u32,
+    pub(crate) len: u32,
     /// Length of the last name.
-    pub(super) name: u16,
+    pub(crate) name: u16,
 }
 
 impl Span {
-    pub(super) fn of(self, arena: &[u8]) -> &[u8] {
+    pub(crate) fn of(self, arena: &[u8]) -> &[u8] {
         &arena[self.off as usize..(self.off + self.len) as usize]
     }
 
-    pub(super) fn name_of(self, arena: &[u8]) -> &[u8] {
+    pub(crate) fn name_of(self, arena: &[u8]) -> &[u8] {
         let end = (self.off + self.len) as usize;
         &arena[end - self.name as usize..end]
     }
@@ -28,26 +28,52 @@ impl Span {
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rec {
-    pub(super) at_ns: u64,
-    pub(super) mono_ns: u64,
-    pub(super) path: Span,
-    pub(super) from: Span,
+pub(crate) struct Rec {
+    pub(crate) at_ns: u64,
+    pub(crate) mono_ns: u64,
+    pub(crate) path: Span,
+    pub(crate) from: Span,
     /// Directory of the path (for directory events of a path in it), and of the old path.
-    pub(super) dir: i32,
-    pub(super) from_dir: i32,
-    pub(super) merged: u32,
+    pub(crate) dir: i32,
+    pub(crate) from_dir: i32,
+    pub(crate) merged: u32,
     /// Records of different epochs never merge: a directory was renamed between them.
-    pub(super) epoch: u32,
-    pub(super) ops: u16,
-    pub(super) tree: u16,
-    pub(super) kind: Kind,
-    pub(super) flags: u8,
+    pub(crate) epoch: u32,
+    pub(crate) ops: u16,
+    pub(crate) tree: u16,
+    /// Process that did it, 0 where nobody knows.
+    pub(crate) pid: i32,
+    /// Its actor, 0 where nobody knows: records of different actors never merge.
+    pub(crate) actor: u64,
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
     /// Its writer has not closed it: wait a little for that.
-    pub(super) held: bool,
+    pub(crate) held: bool,
 }
 
 impl Rec {
+    /// A record of one operation, read at `at` (wall clock and monotonic, ns), by nobody known.
+    #[inline]
+    pub(crate) fn new(kind: Kind, tree: u16, dir: i32, path: Span, at: (u64, u64)) -> Rec {
+        Rec {
+            at_ns: at.0,
+            mono_ns: at.1,
+            path,
+            from: Span::default(),
+            dir,
+            from_dir: super::dirs::NONE,
+            merged: 1,
+            epoch: 0,
+            ops: 1 << kind as u16,
+            tree,
+            pid: 0,
+            actor: 0,
+            kind,
+            flags: 0,
+            held: false,
+        }
+    }
+
     fn is_file(&self) -> bool {
         (self.kind as u8) <= Kind::Attrib as u8
     }
@@ -55,10 +81,10 @@ impl Rec {
 
 /// Key of a name inside a directory.
 #[derive(Clone, Copy)]
-pub(super) struct Key<'a> {
-    pub(super) hash: u32,
-    pub(super) dir: i32,
-    pub(super) name: &'a [u8],
+pub(crate) struct Key<'a> {
+    pub(crate) hash: u32,
+    pub(crate) dir: i32,
+    pub(crate) name: &'a [u8],
 }
 
 #[derive(Clone, Copy, Default)]
@@ -73,12 +99,12 @@ const SMALL: usize = 4096;
 const ARENA_PER_RECORD: usize = 320;
 
 /// The queue between the reader and whoever takes batches.
-pub(super) struct Pending {
-    pub(super) recs: Vec<Rec>,
-    pub(super) arena: Vec<u8>,
+pub(crate) struct Pending {
+    pub(crate) recs: Vec<Rec>,
+    pub(crate) arena: Vec<u8>,
     slots: Vec<Slot>,
     used: usize,
-    pub(super) epoch: u32,
+    pub(crate) epoch: u32,
     capacity: usize,
     /// Record that took the last event: the next is often of the same file.
     last: usize,
@@ -86,7 +112,7 @@ pub(super) struct Pending {
 
 /// Hash of a name in a directory, seeded so that names cannot be chosen to collide.
 #[inline]
-pub(super) fn hash(seed: u64, dir: i32, name: &[u8]) -> u32 {
+pub(crate) fn hash(seed: u64, dir: i32, name: &[u8]) -> u32 {
     #[inline]
     fn mix(a: u64, b: u64) -> u64 {
         let wide = u128::from(a) * u128::from(b);
@@ -115,7 +141,7 @@ pub(super) fn hash(seed: u64, dir: i32, name: &[u8]) -> u32 {
 
 /// What stands under a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Touch {
+pub(crate) enum Touch {
     None,
     /// A record of a file of this name that may still take events.
     Live(usize),
@@ -124,7 +150,7 @@ pub(super) enum Touch {
 }
 
 impl Pending {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Pending {
             recs: Vec::new(),
             arena: Vec::new(),
@@ -136,7 +162,7 @@ impl Pending {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.recs.len() >= self.capacity || self.arena.len() >= self.capacity * ARENA_PER_RECORD
     }
 
@@ -166,7 +192,7 @@ impl Pending {
     }
 
     #[inline]
-    pub(super) fn touch(&self, key: Key<'_>) -> Touch {
+    pub(crate) fn touch(&self, key: Key<'_>) -> Touch {
         let slot = self.slots[self.slot(key)];
         if slot.value == 0 {
             return Touch::None;
@@ -182,7 +208,7 @@ impl Pending {
 
     /// The record that took the last event, where it is of this name and may take another.
     #[inline]
-    pub(super) fn again(&self, dir: i32, name: &[u8]) -> Option<usize> {
+    pub(crate) fn again(&self, dir: i32, name: &[u8]) -> Option<usize> {
         let rec = self.recs.get(self.last)?;
         let same = rec.dir == dir
             && rec.is_file()
@@ -220,7 +246,7 @@ impl Pending {
     }
 
     /// Puts `directory/name` into the arena; `directory` ends in a slash or is empty.
-    pub(super) fn path(&mut self, directory: &[u8], name: &[u8]) -> Span {
+    pub(crate) fn path(&mut self, directory: &[u8], name: &[u8]) -> Span {
         let off = self.arena.len() as u32;
         self.arena.extend_from_slice(directory);
         self.arena.extend_from_slice(name);
@@ -232,20 +258,20 @@ impl Pending {
     }
 
     /// Appends a record and lets later events of its name find it.
-    pub(super) fn push(&mut self, key: Key<'_>, mut rec: Rec) {
+    pub(crate) fn push(&mut self, key: Key<'_>, mut rec: Rec) {
         rec.epoch = self.epoch;
         self.recs.push(rec);
         self.set(key, self.recs.len() - 1, false);
     }
 
     /// Appends a record that nothing merges into.
-    pub(super) fn push_alone(&mut self, mut rec: Rec) {
+    pub(crate) fn push_alone(&mut self, mut rec: Rec) {
         rec.epoch = self.epoch;
         self.recs.push(rec);
     }
 
     /// Marks the old name of the record last pushed, so that nothing earlier moves past it.
-    pub(super) fn close_old(&mut self, old: Key<'_>) {
+    pub(crate) fn close_old(&mut self, old: Key<'_>) {
         if let Some(last) = self.recs.len().checked_sub(1) {
             self.set(old, last, true);
         }
@@ -253,7 +279,7 @@ impl Pending {
 
     /// One more operation on a file's record.
     #[inline]
-    pub(super) fn merge(&mut self, at: usize, kind: Kind, held: Option<bool>, count: u32) {
+    pub(crate) fn merge(&mut self, at: usize, kind: Kind, held: Option<bool>, count: u32) {
         self.last = at;
         let rec = &mut self.recs[at];
         rec.ops |= 1 << kind as u16;
@@ -275,7 +301,7 @@ impl Pending {
 
     /// Carries the record of `old`, which has no older name, along to the new one. The caller has seen that `new` is
     /// untouched.
-    pub(super) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span) {
+    pub(crate) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span) {
         let rec = &mut self.recs[at];
         rec.from = rec.path;
         rec.from_dir = rec.dir;
@@ -289,15 +315,15 @@ impl Pending {
     }
 
     /// Nothing that comes later merges with what is here.
-    pub(super) fn barrier(&mut self) {
+    pub(crate) fn barrier(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.recs.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.last = usize::MAX;
         self.recs.clear();
         self.arena.clear();
@@ -310,12 +336,12 @@ impl Pending {
     }
 
     /// Whether a record may go out at `now_ns` (monotonic): held ones wait `hold_ns` for their writer.
-    pub(super) fn is_due(rec: &Rec, now_ns: u64, hold_ns: u64) -> bool {
+    pub(crate) fn is_due(rec: &Rec, now_ns: u64, hold_ns: u64) -> bool {
         !rec.held || now_ns.saturating_sub(rec.mono_ns) >= hold_ns
     }
 
     /// How long until something is due, ns; None where something is already.
-    pub(super) fn due_in(&self, now_ns: u64, hold_ns: u64) -> Option<u64> {
+    pub(crate) fn due_in(&self, now_ns: u64, hold_ns: u64) -> Option<u64> {
         let mut least = u64::MAX;
         for rec in &self.recs {
             if Self::is_due(rec, now_ns, hold_ns) {
@@ -328,7 +354,7 @@ impl Pending {
 
     /// Moves all that is due into `out` (which is emptied first) and keeps the rest. Constant time per kept record
     /// and one pass over the taken ones.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         out: &mut Pending,
         now_ns: u64,
@@ -388,19 +414,8 @@ mod tests {
 
     fn rec(kind: Kind, path: Span, dir: i32) -> Rec {
         Rec {
-            at_ns: 0,
-            mono_ns: 0,
-            path,
-            from: Span::default(),
-            dir,
-            from_dir: 0,
-            merged: 1,
-            epoch: 0,
-            ops: 1 << kind as u16,
-            tree: 0,
-            kind,
-            flags: 0,
             held: kind == Kind::Create,
+            ..Rec::new(kind, 0, dir, path, (0, 0))
         }
     }
 

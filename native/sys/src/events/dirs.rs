@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Hashes ids and hashes that are spread well enough once multiplied.
 #[derive(Default, Clone, Copy)]
-pub(super) struct Spread(u64);
+pub(crate) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
@@ -28,29 +28,29 @@ impl Hasher for Spread {
     }
 }
 
-pub(super) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+pub(crate) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 /// No directory: the parent of a root, the end of a list.
-pub(super) const NONE: i32 = 0;
+pub(crate) const NONE: i32 = 0;
 
 #[derive(Debug)]
-pub(super) struct Dir {
-    pub(super) parent: i32,
+pub(crate) struct Dir {
+    pub(crate) parent: i32,
     first_child: i32,
     next: i32,
     prev: i32,
-    pub(super) tree: u16,
-    pub(super) name: Box<[u8]>,
+    pub(crate) tree: u16,
+    pub(crate) name: Box<[u8]>,
 }
 
 #[derive(Default)]
-pub(super) struct Dirs {
+pub(crate) struct Dirs {
     by_id: Table<i32, Dir>,
     by_name: Table<u64, i32>,
     unwatched: i32,
     last_unwatched: i32,
     /// Grows whenever a path may have changed.
-    pub(super) moves: u64,
+    pub(crate) moves: u64,
 }
 
 fn name_key(seed: u64, parent: i32, name: &[u8]) -> u64 {
@@ -60,41 +60,41 @@ fn name_key(seed: u64, parent: i32, name: &[u8]) -> u64 {
 }
 
 impl Dirs {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    pub(super) fn unwatched(&self) -> usize {
+    pub(crate) fn unwatched(&self) -> usize {
         self.unwatched as usize
     }
 
     #[inline]
-    pub(super) fn get(&self, id: i32) -> Option<&Dir> {
+    pub(crate) fn get(&self, id: i32) -> Option<&Dir> {
         self.by_id.get(&id)
     }
 
     /// The directory of this name, if it is known.
-    pub(super) fn child(&self, seed: u64, parent: i32, name: &[u8]) -> Option<i32> {
+    pub(crate) fn child(&self, seed: u64, parent: i32, name: &[u8]) -> Option<i32> {
         let id = *self.by_name.get(&name_key(seed, parent, name))?;
         let dir = self.by_id.get(&id)?;
         (dir.parent == parent && &*dir.name == name).then_some(id)
     }
 
     /// A new id for a directory that has no watch.
-    pub(super) fn unwatched_id(&mut self) -> i32 {
+    pub(crate) fn unwatched_id(&mut self) -> i32 {
         self.last_unwatched -= 1;
         self.last_unwatched
     }
 
     /// Ids that have no watch, in no order.
-    pub(super) fn unwatched_ids(&self) -> Vec<i32> {
+    pub(crate) fn unwatched_ids(&self) -> Vec<i32> {
         if self.unwatched == 0 {
             return Vec::new();
         }
         self.by_id.keys().copied().filter(|&id| id < 0).collect()
     }
 
-    pub(super) fn insert(&mut self, seed: u64, id: i32, parent: i32, name: &[u8], tree: u16) {
+    pub(crate) fn insert(&mut self, seed: u64, id: i32, parent: i32, name: &[u8], tree: u16) {
         let next = self.by_id.get(&parent).map_or(NONE, |p| p.first_child);
         if let Some(sibling) = self.by_id.get_mut(&next) {
             sibling.prev = id;
@@ -141,7 +141,7 @@ impl Dirs {
     }
 
     /// Ids of the directories directly inside.
-    pub(super) fn children(&self, id: i32) -> Vec<i32> {
+    pub(crate) fn children(&self, id: i32) -> Vec<i32> {
         let mut out = Vec::new();
         let mut at = self.by_id.get(&id).map_or(NONE, |d| d.first_child);
         while at != NONE {
@@ -152,7 +152,7 @@ impl Dirs {
     }
 
     /// The directory and all below it.
-    pub(super) fn subtree(&self, id: i32) -> Vec<i32> {
+    pub(crate) fn subtree(&self, id: i32) -> Vec<i32> {
         let mut out = vec![id];
         let mut at = 0;
         while at < out.len() {
@@ -163,7 +163,7 @@ impl Dirs {
     }
 
     /// Takes the directory and all below it out; returns their ids.
-    pub(super) fn remove(&mut self, seed: u64, id: i32) -> Vec<i32> {
+    pub(crate) fn remove(&mut self, seed: u64, id: i32) -> Vec<i32> {
         if !self.by_id.contains_key(&id) {
             return Vec::new();
         }
@@ -182,7 +182,7 @@ impl Dirs {
     }
 
     /// Gives a directory another place.
-    pub(super) fn reparent(&mut self, seed: u64, id: i32, parent: i32, name: &[u8]) {
+    pub(crate) fn reparent(&mut self, seed: u64, id: i32, parent: i32, name: &[u8]) {
         self.unlink(seed, id);
         let next = self.by_id.get(&parent).map_or(NONE, |p| p.first_child);
         if let Some(sibling) = self.by_id.get_mut(&next) {
@@ -202,7 +202,7 @@ impl Dirs {
     }
 
     /// Gives an unwatched directory the id of its new watch.
-    pub(super) fn rekey(&mut self, seed: u64, old: i32, new: i32) {
+    pub(crate) fn rekey(&mut self, seed: u64, old: i32, new: i32) {
         let Some(dir) = self.by_id.get(&old) else {
             return;
         };
@@ -225,7 +225,7 @@ impl Dirs {
     }
 
     /// Path relative to the root, with a slash at the end unless it is the root itself; false where `id` is unknown.
-    pub(super) fn prefix(&self, id: i32, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn prefix(&self, id: i32, out: &mut Vec<u8>) -> bool {
         out.clear();
         let mut at = id;
         let mut chain: Vec<i32> = Vec::with_capacity(16);

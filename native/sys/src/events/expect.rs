@@ -15,20 +15,20 @@ struct Announced {
 }
 
 #[derive(Default)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     paths: HashMap<(u16, Box<[u8]>), Announced>,
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Expected {
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }
 
     /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path. A count of 0 ends what was
     /// announced of it at `until_ns`, if that is sooner.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         tree: u16,
         path: &[u8],
@@ -71,7 +71,7 @@ impl Expected {
     }
 
     /// Whether this operation was announced; `ends` counts it off (a write that goes on does not).
-    pub(super) fn takes(
+    pub(crate) fn takes(
         &mut self,
         tree: u16,
         path: &[u8],
