@@ -1,7 +1,49 @@
 //! Who did it: processes as /proc shows them, grouped into actors, remembered after they are gone.
 //!
+//! * [`parse`]: the files of /proc, from bytes.
+//! * [`process`]: one process, read through a descriptor that is bound to it.
+//! * [`programs`], [`grouping`]: which processes are one actor, and its key.
+//! * [`table`], [`actor`]: what is remembered; [`members`]: all of an actor that live; [`guess`]: inotify's way.
+//! * [`client`]: who is behind a server's child.
+//!
 //! Owns: what a process is, which processes are one actor, the actor's key. Does not own: what an actor did, and what
 //! is done to it.
+
+pub mod actor;
+pub mod client;
+pub mod grouping;
+#[cfg(test)]
+mod grouping_tests;
+pub mod guess;
+pub mod members;
+pub mod parse;
+pub mod process;
+pub mod programs;
+pub mod table;
+
+pub use actor::{Actor, Ancestor, Executable};
+pub use grouping::{Group, Kind};
+pub use guess::Guess;
+pub use process::Process;
+pub use programs::Programs;
+pub use table::{ActorStats, Options, Table};
+
+/// Name of an actor on this boot of this machine, the same from any process that looks: never 0, and its highest bit
+/// is set, so it is no tree's own id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ActorKey(u64);
+
+impl ActorKey {
+    /// A key of those bits.
+    pub fn new(bits: u64) -> Self {
+        ActorKey(bits | 1 << 63)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
 
 /// Names the actor behind a process: what a source of events asks for each of them.
 pub trait ActorOf {

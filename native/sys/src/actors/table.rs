@@ -1,0 +1,545 @@
+//! The table of processes and actors: bounded, remembers after exit, notices a number that is used again.
+//!
+//! How a later look knows that the number still is the same process: each process that lives has a pidfd in one epoll
+//! set. [`Table::begin`] asks that set once after each read of the kernel's queue. A process that has not ended *then*
+//! was this process when the events that were read were made, so looking it up costs one hash and no system call. One
+//! that has ended is looked at again: the number may have a new owner. Only where no pidfd could be had (too many, or
+//! threads before Linux 6.9) the start time is compared, at most once in [`Options::recheck`].
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::process::{pidfd_open, Pid, PidfdFlags};
+
+use super::actor::{Actor, Ancestor, ANCESTRY};
+use super::grouping::{Group, Grouping, Kind, Lineage};
+use super::process::{Handle, Process};
+use super::programs::Programs;
+use super::ActorOf;
+
+/// Limits of a [`Table`], and what it is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Processes and threads remembered.
+    pub processes: usize,
+    /// Actors remembered.
+    pub actors: usize,
+    /// Living processes held by a pidfd at once.
+    pub pidfds: usize,
+    /// How long a process' executable (and a start time that no pidfd vouches for) is taken for granted.
+    pub recheck: Duration,
+    /// The programs that bound an actor.
+    pub programs: Programs,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            processes: 8192,
+            actors: 4096,
+            pidfds: 1024,
+            recheck: Duration::from_millis(50),
+            programs: Programs::default(),
+        }
+    }
+}
+
+/// Counters of a [`Table`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ActorStats {
+    /// Processes and threads in the table.
+    pub processes: u64,
+    /// Actors in the table.
+    pub actors: u64,
+    /// Processes held by a pidfd.
+    pub pidfds: u64,
+    /// Processes looked at for the first time.
+    pub looks: u64,
+    /// Processes that were gone at their first look.
+    pub gone: u64,
+    /// Numbers that were found with a new owner.
+    pub reused: u64,
+    /// Processes that were found with another executable than before.
+    pub execs: u64,
+}
+
+/// What is known of one number.
+struct Entry {
+    process: Arc<Process>,
+    group: Option<Group>,
+    /// Number of the process, where this is a thread of it.
+    leader: Option<i32>,
+    pidfd: Option<OwnedFd>,
+    ended: bool,
+    acting: bool,
+    checked_ns: u64,
+    used: u64,
+}
+
+/// The table. One per reader of a kernel queue; two tables that look at the same processes give the same keys.
+pub struct Table {
+    options: Options,
+    grouping: Arc<Grouping>,
+    recheck_ns: u64,
+    entries: HashMap<i32, Entry>,
+    actors: HashMap<u64, Actor>,
+    poll: OwnedFd,
+    buffer: Vec<u8>,
+    now_ns: u64,
+    uses: u64,
+    stats: ActorStats,
+}
+
+impl ActorOf for Table {
+    fn begin(&mut self) {
+        self.begin();
+    }
+    fn actor(&mut self, pid: i32) -> (u64, bool) {
+        match self.of(pid) {
+            Some(group) => (group.key.get(), group.certain),
+            None => (0, false),
+        }
+    }
+}
+
+impl Table {
+    /// A table for this boot. Fails where /proc is not there or no epoll set can be had.
+    pub fn new(options: Options) -> std::io::Result<Self> {
+        let boot_id = std::fs::read("/proc/sys/kernel/random/boot_id")?;
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let fair = most.map_or(usize::MAX, |most| (most / 4) as usize);
+        let mut table = Table {
+            grouping: Arc::new(Grouping::new(options.programs.clone(), &boot_id)),
+            recheck_ns: u64::try_from(options.recheck.as_nanos()).unwrap_or(u64::MAX),
+            entries: HashMap::with_capacity(options.processes.min(1024)),
+            actors: HashMap::new(),
+            poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            buffer: Vec::with_capacity(4096),
+            now_ns: 0,
+            uses: 0,
+            stats: ActorStats::default(),
+            options,
+        };
+        table.options.pidfds = table.options.pidfds.min(fair);
+        table.begin();
+        Ok(table)
+    }
+
+    /// Learns which processes have ended. Call it after each read of the kernel's queue; see the module's text.
+    pub fn begin(&mut self) {
+        self.now_ns = now_ns();
+        if self.stats.pidfds == 0 {
+            return;
+        }
+        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
+        loop {
+            let zero = rustix::event::Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            let Ok((ended, _)) = epoll::wait(&self.poll, &mut room, Some(&zero)) else {
+                return;
+            };
+            let count = ended.len();
+            for event in ended {
+                let pid = event.data.u64() as i32;
+                if let Some(entry) = self.entries.get_mut(&pid) {
+                    entry.ended = true;
+                    entry.pidfd = None; // closing it takes it out of the set
+                    self.stats.pidfds -= 1;
+                }
+            }
+            if count < room.len() {
+                return;
+            }
+        }
+    }
+
+    /// The actor of a process or thread that did something; None where nothing is known of it any more.
+    pub fn of(&mut self, pid: i32) -> Option<Group> {
+        self.uses += 1;
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.used = self.uses;
+            let fresh = self.now_ns.saturating_sub(entry.checked_ns) < self.recheck_ns;
+            let same = !entry.ended || entry.checked_ns == self.now_ns;
+            if fresh && same && entry.acting {
+                return entry.group;
+            }
+        }
+        if pid <= 0 {
+            return None;
+        }
+        self.look_again(pid)
+    }
+
+    /// What is known of an actor; it is remembered after its processes ended.
+    pub fn info(&self, key: u64) -> Option<&Actor> {
+        self.actors.get(&key)
+    }
+
+    /// A process that is known and lives.
+    pub(super) fn living(&self, pid: i32) -> Option<Arc<Process>> {
+        let entry = self.entries.get(&pid)?;
+        let lives = entry.leader.is_none() && entry.pidfd.as_ref().is_some_and(alive);
+        lives.then(|| Arc::clone(&entry.process))
+    }
+
+    /// Processes that acted for an actor and were not seen to end.
+    pub(super) fn acting(&self, key: u64) -> Vec<i32> {
+        let acted = |entry: &Entry| entry.acting && !entry.ended && entry.leader.is_none();
+        let of_key = |entry: &Entry| entry.group.is_some_and(|group| group.key.get() == key);
+        let found = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| acted(entry) && of_key(entry));
+        found.map(|(pid, _)| *pid).collect()
+    }
+
+    /// Looks again at one that acted: what it runs now, who traces it, whose code is mapped.
+    pub(super) fn look_closely(&mut self, pid: i32, key: u64) {
+        let Some(handle) = Handle::open(pid) else {
+            return;
+        };
+        let Some(mut process) = handle.process(true, &mut self.buffer) else {
+            return;
+        };
+        let same = |entry: &Entry| entry.process.start_ticks == process.start_ticks;
+        if process.ended || !self.entries.get(&pid).is_some_and(same) {
+            return;
+        }
+        process.tampering |= handle.foreign_code(&process.exe, &mut self.buffer);
+        let process = Arc::new(process);
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.process = Arc::clone(&process);
+        }
+        if let Some(actor) = self.actors.get_mut(&key) {
+            actor.add(&process);
+            actor.processes -= 1;
+        }
+    }
+
+    /// How processes are grouped.
+    pub fn grouping(&self) -> Arc<Grouping> {
+        Arc::clone(&self.grouping)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> ActorStats {
+        ActorStats {
+            processes: self.entries.len() as u64,
+            actors: self.actors.len() as u64,
+            ..self.stats
+        }
+    }
+
+    /// A look at a number that is new, ended, or not looked at for a while.
+    fn look_again(&mut self, pid: i32) -> Option<Group> {
+        let Some(handle) = Handle::open(pid) else {
+            return self.gone(pid);
+        };
+        let Some(entry) = self.entries.get_mut(&pid) else {
+            return self.look(pid, &handle);
+        };
+        // a pidfd that has not ended vouches for the number; else its start does
+        let vouched = entry.pidfd.is_some() && !entry.ended;
+        if !vouched {
+            match handle.start_ticks(&mut self.buffer) {
+                Some(start) if start == entry.process.start_ticks => {}
+                Some(_) => {
+                    self.stats.reused += 1;
+                    self.forget(pid);
+                    // the events that were read may be of either owner: the name of the new one is a guess
+                    return self.look(pid, &handle).map(|group| Group {
+                        certain: false,
+                        ..group
+                    });
+                }
+                None => return self.gone(pid),
+            }
+        }
+        entry.checked_ns = self.now_ns;
+        let group = entry.group;
+        let leader = entry.leader.unwrap_or(pid);
+        let known = (entry.acting, entry.process.exe.dev, entry.process.exe.ino);
+        let changed = handle
+            .exe_stat()
+            .is_some_and(|exe| (exe.dev, exe.ino) != (known.1, known.2));
+        if changed || !known.0 {
+            self.stats.execs += u64::from(changed && known.0);
+            return self.acts(leader, group).or(group);
+        }
+        group
+    }
+
+    /// The first look at a number.
+    fn look(&mut self, pid: i32, handle: &Handle) -> Option<Group> {
+        self.stats.looks += 1;
+        let (pidfd, thread) = self.pidfd(pid);
+        if thread {
+            let leader = handle
+                .leader(&mut self.buffer)
+                .filter(|leader| *leader != pid);
+            if let Some(leader) = leader {
+                let process = handle.process(false, &mut self.buffer)?;
+                let group = self.of(leader);
+                let entry = self.entry(process, pidfd, true);
+                self.insert(
+                    pid,
+                    Entry {
+                        leader: Some(leader),
+                        group,
+                        ..entry
+                    },
+                );
+                return group;
+            }
+        }
+        let Some(process) = handle.process(true, &mut self.buffer) else {
+            self.stats.gone += 1;
+            return None;
+        };
+        let entry = self.entry(process, pidfd, true);
+        let process = Arc::clone(&entry.process);
+        self.insert(pid, entry);
+        let group = self.grouping().group(&process, self);
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.group = Some(group);
+        }
+        self.note(group, &process);
+        Some(group)
+    }
+
+    /// A process that is known as somebody's parent, or that runs something else now, acts.
+    fn acts(&mut self, pid: i32, group: Option<Group>) -> Option<Group> {
+        let process = Arc::new(Handle::open(pid)?.process(true, &mut self.buffer)?);
+        let entry = self.entries.get_mut(&pid)?;
+        if entry.process.start_ticks != process.start_ticks {
+            return None;
+        }
+        entry.process = Arc::clone(&process);
+        entry.acting = true;
+        let group = match group.or(entry.group) {
+            Some(group) => group,
+            None => self.grouping().group(&process, self),
+        };
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.group = Some(group);
+        }
+        self.note(group, &process);
+        Some(group)
+    }
+
+    /// A number without an owner: what it was.
+    fn gone(&mut self, pid: i32) -> Option<Group> {
+        match self.entries.get_mut(&pid) {
+            Some(entry) => {
+                entry.checked_ns = self.now_ns;
+                entry.ended = true;
+                entry.group
+            }
+            None => {
+                self.stats.gone += 1;
+                None
+            }
+        }
+    }
+
+    /// Writes down that a process acted for an actor.
+    fn note(&mut self, group: Group, process: &Arc<Process>) {
+        let key = group.key.get();
+        if let Some(actor) = self.actors.get_mut(&key) {
+            actor.used = self.uses;
+            actor.add(process);
+            return;
+        }
+        let by_top = matches!(group.kind, Kind::Tree | Kind::Client | Kind::Host);
+        let top = if by_top && group.top != process.pid {
+            self.process(group.top)
+        } else {
+            None
+        };
+        let shown = top.unwrap_or_else(|| Arc::clone(process));
+        let details = Handle::open(shown.pid)
+            .filter(|handle| handle.start_ticks(&mut self.buffer) == Some(shown.start_ticks))
+            .map(|handle| handle.details(&mut self.buffer));
+        let ancestry = self.ancestry(&shown);
+        let mut actor = Actor::new(group, &shown, details.unwrap_or_default(), ancestry);
+        actor.used = self.uses;
+        actor.add(process);
+        if self.actors.len() >= self.options.actors {
+            self.forget_actors();
+        }
+        self.actors.insert(key, actor);
+    }
+
+    /// Forgets the actors that did nothing for longest.
+    fn forget_actors(&mut self) {
+        for entry in self.entries.values() {
+            let actor = entry
+                .group
+                .and_then(|group| self.actors.get_mut(&group.key.get()));
+            if let Some(actor) = actor {
+                actor.used = actor.used.max(entry.used);
+            }
+        }
+        let oldest = oldest_of(
+            self.actors.values().map(|actor| actor.used),
+            self.actors.len() / 8,
+        );
+        self.actors.retain(|_, actor| actor.used > oldest);
+    }
+
+    /// Who started it, nearest first: up to the leader of its session and who started that one.
+    fn ancestry(&mut self, process: &Process) -> Vec<Ancestor> {
+        let mut found = Vec::new();
+        let (mut pid, mut last) = (process.ppid, process.leads_session());
+        while found.len() < ANCESTRY {
+            let Some(parent) = self.process(pid) else {
+                break;
+            };
+            found.push(Ancestor {
+                pid,
+                exe: parent.exe.path.clone(),
+                comm: parent.comm.clone(),
+            });
+            if last || pid == 1 {
+                break;
+            }
+            last = parent.leads_session();
+            pid = parent.ppid;
+        }
+        found
+    }
+
+    fn entry(&self, process: Process, pidfd: Option<OwnedFd>, acting: bool) -> Entry {
+        Entry {
+            ended: process.ended,
+            process: Arc::new(process),
+            group: None,
+            leader: None,
+            pidfd,
+            acting,
+            checked_ns: self.now_ns,
+            used: self.uses,
+        }
+    }
+
+    fn insert(&mut self, pid: i32, entry: Entry) {
+        if self.entries.len() >= self.options.processes {
+            let oldest = oldest_of(
+                self.entries.values().map(|x| x.used),
+                self.entries.len() / 8,
+            );
+            let held = &mut self.stats.pidfds;
+            self.entries.retain(|_, entry| {
+                let keep = entry.used > oldest;
+                *held -= u64::from(!keep && entry.pidfd.is_some());
+                keep
+            });
+        }
+        if let Some(pidfd) = &entry.pidfd {
+            let data = epoll::EventData::new_u64(pid as u64);
+            if epoll::add(&self.poll, pidfd, data, epoll::EventFlags::IN).is_ok() {
+                self.stats.pidfds += 1;
+                self.forget(pid);
+                self.entries.insert(pid, entry);
+                return;
+            }
+        }
+        self.forget(pid);
+        self.entries.insert(
+            pid,
+            Entry {
+                pidfd: None,
+                ..entry
+            },
+        );
+    }
+
+    fn forget(&mut self, pid: i32) {
+        if let Some(entry) = self.entries.remove(&pid) {
+            self.stats.pidfds -= u64::from(entry.pidfd.is_some());
+        }
+    }
+
+    /// A pidfd of a process, and whether the number may be a thread's (which needs another kind).
+    fn pidfd(&self, pid: i32) -> (Option<OwnedFd>, bool) {
+        let Some(number) = Pid::from_raw(pid) else {
+            return (None, true);
+        };
+        if self.stats.pidfds >= self.options.pidfds as u64 {
+            return (None, true);
+        }
+        match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(pidfd) => (Some(pidfd), false),
+            Err(_) => {
+                // PIDFD_THREAD, Linux 6.9
+                let flags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
+                (pidfd_open(number, flags).ok(), true)
+            }
+        }
+    }
+}
+
+impl Lineage for Table {
+    fn process(&mut self, pid: i32) -> Option<Arc<Process>> {
+        if pid <= 0 {
+            return None;
+        }
+        if let Some(known) = self.living(pid) {
+            if let Some(entry) = self.entries.get_mut(&pid) {
+                entry.used = self.uses;
+            }
+            return Some(known);
+        }
+        let handle = Handle::open(pid)?;
+        let (pidfd, _) = self.pidfd(pid);
+        let process = handle.process(false, &mut self.buffer)?;
+        if let Some(entry) = self.entries.get(&pid) {
+            if entry.process.start_ticks == process.start_ticks && entry.leader.is_none() {
+                return Some(Arc::clone(&entry.process));
+            }
+            self.stats.reused += u64::from(entry.leader.is_none());
+        }
+        let entry = self.entry(process, pidfd, false);
+        let process = Arc::clone(&entry.process);
+        self.insert(pid, entry);
+        Some(process)
+    }
+
+    fn remembered(&mut self, process: &Process) -> Option<Group> {
+        let entry = self.entries.get(&process.pid)?;
+        let same = entry.process.start_ticks == process.start_ticks;
+        entry.group.filter(|_| same)
+    }
+}
+
+/// Whether the process of a pidfd still runs.
+fn alive(pidfd: &OwnedFd) -> bool {
+    let mut asked = [rustix::event::PollFd::new(
+        pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    let zero = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(rustix::event::poll(&mut asked, Some(&zero)), Ok(0))
+}
+
+/// The use below or at which the `count` least lately used lie.
+fn oldest_of(used: impl Iterator<Item = u64>, count: usize) -> u64 {
+    let mut all: Vec<u64> = used.collect();
+    let at = count.min(all.len().saturating_sub(1));
+    *all.select_nth_unstable(at).1
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000) + now.tv_nsec as u64
+}
