@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,12 @@ _NEEDS_BOOT = "needs root, systemd-nspawn and a bootable Debian root: boots a re
 
 def _can_boot() -> bool:
     return os.geteuid() == 0 and shutil.which("systemd-nspawn") is not None and Path("/lib/systemd/systemd").exists()
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores the interrupt and hands that on; the programs under test must not inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
