@@ -2,6 +2,7 @@
 //! out-pointers, describes a failure in a caller-owned [`abi::ShdError`], catches panics and keeps no Python memory.
 
 pub mod abi;
+pub mod actors;
 pub mod envelope;
 pub mod files;
 pub mod observe;

@@ -15,6 +15,7 @@ pub mod grouping;
 #[cfg(test)]
 mod grouping_tests;
 pub mod guess;
+mod held;
 pub mod members;
 pub mod parse;
 pub mod process;
@@ -26,7 +27,7 @@ pub use grouping::{Group, Kind};
 pub use guess::Guess;
 pub use process::Process;
 pub use programs::Programs;
-pub use table::{ActorStats, Options, Table};
+pub use table::{ActorStats, Options, SharedTable, Table};
 
 /// Name of an actor on this boot of this machine, the same from any process that looks: never 0, and its highest bit
 /// is set, so it is no tree's own id.

@@ -7,15 +7,12 @@
 //! threads before Linux 6.9) the start time is compared, at most once in [`Options::recheck`].
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use rustix::event::epoll;
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
 use super::actor::{Actor, Ancestor, ANCESTRY};
 use super::grouping::{Group, Grouping, Kind, Lineage};
+use super::held::{Held, Hold};
 use super::process::{Handle, Process};
 use super::programs::Programs;
 use super::ActorOf;
@@ -73,7 +70,7 @@ struct Entry {
     group: Option<Group>,
     /// Number of the process, where this is a thread of it.
     leader: Option<i32>,
-    pidfd: Option<OwnedFd>,
+    hold: Option<Hold>,
     ended: bool,
     acting: bool,
     checked_ns: u64,
@@ -87,11 +84,30 @@ pub struct Table {
     recheck_ns: u64,
     entries: HashMap<i32, Entry>,
     actors: HashMap<u64, Actor>,
-    poll: OwnedFd,
+    held: Held,
     buffer: Vec<u8>,
     now_ns: u64,
     uses: u64,
     stats: ActorStats,
+}
+
+/// A table that a source of events and others share.
+#[derive(Clone)]
+pub struct SharedTable(pub Arc<Mutex<Table>>);
+
+impl ActorOf for SharedTable {
+    fn begin(&mut self) {
+        self.table().begin();
+    }
+    fn actor(&mut self, pid: i32) -> (u64, bool) {
+        self.table().actor(pid)
+    }
+}
+
+impl SharedTable {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ActorOf for Table {
@@ -110,21 +126,18 @@ impl Table {
     /// A table for this boot. Fails where /proc is not there or no epoll set can be had.
     pub fn new(options: Options) -> std::io::Result<Self> {
         let boot_id = std::fs::read("/proc/sys/kernel/random/boot_id")?;
-        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let fair = most.map_or(usize::MAX, |most| (most / 4) as usize);
         let mut table = Table {
             grouping: Arc::new(Grouping::new(options.programs.clone(), &boot_id)),
             recheck_ns: u64::try_from(options.recheck.as_nanos()).unwrap_or(u64::MAX),
             entries: HashMap::with_capacity(options.processes.min(1024)),
             actors: HashMap::new(),
-            poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            held: Held::new(options.pidfds)?,
             buffer: Vec::with_capacity(4096),
             now_ns: 0,
             uses: 0,
             stats: ActorStats::default(),
             options,
         };
-        table.options.pidfds = table.options.pidfds.min(fair);
         table.begin();
         Ok(table)
     }
@@ -132,31 +145,13 @@ impl Table {
     /// Learns which processes have ended. Call it after each read of the kernel's queue; see the module's text.
     pub fn begin(&mut self) {
         self.now_ns = now_ns();
-        if self.stats.pidfds == 0 {
-            return;
-        }
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
-        loop {
-            let zero = rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
-            let Ok((ended, _)) = epoll::wait(&self.poll, &mut room, Some(&zero)) else {
-                return;
-            };
-            let count = ended.len();
-            for event in ended {
-                let pid = event.data.u64() as i32;
-                if let Some(entry) = self.entries.get_mut(&pid) {
-                    entry.ended = true;
-                    entry.pidfd = None; // closing it takes it out of the set
-                    self.stats.pidfds -= 1;
-                }
+        let entries = &mut self.entries;
+        self.held.ended(|pid| {
+            if let Some(entry) = entries.get_mut(&pid) {
+                entry.ended = true;
+                entry.hold = None;
             }
-            if count < room.len() {
-                return;
-            }
-        }
+        });
     }
 
     /// The actor of a process or thread that did something; None where nothing is known of it any more.
@@ -184,7 +179,7 @@ impl Table {
     /// A process that is known and lives.
     pub(super) fn living(&self, pid: i32) -> Option<Arc<Process>> {
         let entry = self.entries.get(&pid)?;
-        let lives = entry.leader.is_none() && entry.pidfd.as_ref().is_some_and(alive);
+        let lives = entry.leader.is_none() && entry.hold.as_ref().is_some_and(Hold::lives);
         lives.then(|| Arc::clone(&entry.process))
     }
 
@@ -232,6 +227,7 @@ impl Table {
         ActorStats {
             processes: self.entries.len() as u64,
             actors: self.actors.len() as u64,
+            pidfds: self.held.count(),
             ..self.stats
         }
     }
@@ -245,13 +241,13 @@ impl Table {
             return self.look(pid, &handle);
         };
         // a pidfd that has not ended vouches for the number; else its start does
-        let vouched = entry.pidfd.is_some() && !entry.ended;
+        let vouched = entry.hold.is_some() && !entry.ended;
         if !vouched {
             match handle.start_ticks(&mut self.buffer) {
                 Some(start) if start == entry.process.start_ticks => {}
                 Some(_) => {
                     self.stats.reused += 1;
-                    self.forget(pid);
+                    self.entries.remove(&pid);
                     // the events that were read may be of either owner: the name of the new one is a guess
                     return self.look(pid, &handle).map(|group| Group {
                         certain: false,
@@ -278,7 +274,7 @@ impl Table {
     /// The first look at a number.
     fn look(&mut self, pid: i32, handle: &Handle) -> Option<Group> {
         self.stats.looks += 1;
-        let (pidfd, thread) = self.pidfd(pid);
+        let (hold, thread) = self.held.hold(pid);
         if thread {
             let leader = handle
                 .leader(&mut self.buffer)
@@ -286,7 +282,7 @@ impl Table {
             if let Some(leader) = leader {
                 let process = handle.process(false, &mut self.buffer)?;
                 let group = self.of(leader);
-                let entry = self.entry(process, pidfd, true);
+                let entry = self.entry(process, hold, true);
                 self.insert(
                     pid,
                     Entry {
@@ -302,7 +298,7 @@ impl Table {
             self.stats.gone += 1;
             return None;
         };
-        let entry = self.entry(process, pidfd, true);
+        let entry = self.entry(process, hold, true);
         let process = Arc::clone(&entry.process);
         self.insert(pid, entry);
         let group = self.grouping().group(&process, self);
@@ -415,13 +411,13 @@ impl Table {
         found
     }
 
-    fn entry(&self, process: Process, pidfd: Option<OwnedFd>, acting: bool) -> Entry {
+    fn entry(&self, process: Process, hold: Option<Hold>, acting: bool) -> Entry {
         Entry {
             ended: process.ended,
             process: Arc::new(process),
             group: None,
             leader: None,
-            pidfd,
+            hold,
             acting,
             checked_ns: self.now_ns,
             used: self.uses,
@@ -430,58 +426,11 @@ impl Table {
 
     fn insert(&mut self, pid: i32, entry: Entry) {
         if self.entries.len() >= self.options.processes {
-            let oldest = oldest_of(
-                self.entries.values().map(|x| x.used),
-                self.entries.len() / 8,
-            );
-            let held = &mut self.stats.pidfds;
-            self.entries.retain(|_, entry| {
-                let keep = entry.used > oldest;
-                *held -= u64::from(!keep && entry.pidfd.is_some());
-                keep
-            });
+            let used = self.entries.values().map(|entry| entry.used);
+            let oldest = oldest_of(used, self.entries.len() / 8);
+            self.entries.retain(|_, entry| entry.used > oldest);
         }
-        if let Some(pidfd) = &entry.pidfd {
-            let data = epoll::EventData::new_u64(pid as u64);
-            if epoll::add(&self.poll, pidfd, data, epoll::EventFlags::IN).is_ok() {
-                self.stats.pidfds += 1;
-                self.forget(pid);
-                self.entries.insert(pid, entry);
-                return;
-            }
-        }
-        self.forget(pid);
-        self.entries.insert(
-            pid,
-            Entry {
-                pidfd: None,
-                ..entry
-            },
-        );
-    }
-
-    fn forget(&mut self, pid: i32) {
-        if let Some(entry) = self.entries.remove(&pid) {
-            self.stats.pidfds -= u64::from(entry.pidfd.is_some());
-        }
-    }
-
-    /// A pidfd of a process, and whether the number may be a thread's (which needs another kind).
-    fn pidfd(&self, pid: i32) -> (Option<OwnedFd>, bool) {
-        let Some(number) = Pid::from_raw(pid) else {
-            return (None, true);
-        };
-        if self.stats.pidfds >= self.options.pidfds as u64 {
-            return (None, true);
-        }
-        match pidfd_open(number, PidfdFlags::empty()) {
-            Ok(pidfd) => (Some(pidfd), false),
-            Err(_) => {
-                // PIDFD_THREAD, Linux 6.9
-                let flags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
-                (pidfd_open(number, flags).ok(), true)
-            }
-        }
+        self.entries.insert(pid, entry);
     }
 }
 
@@ -497,7 +446,7 @@ impl Lineage for Table {
             return Some(known);
         }
         let handle = Handle::open(pid)?;
-        let (pidfd, _) = self.pidfd(pid);
+        let (hold, _) = self.held.hold(pid);
         let process = handle.process(false, &mut self.buffer)?;
         if let Some(entry) = self.entries.get(&pid) {
             if entry.process.start_ticks == process.start_ticks && entry.leader.is_none() {
@@ -505,7 +454,7 @@ impl Lineage for Table {
             }
             self.stats.reused += u64::from(entry.leader.is_none());
         }
-        let entry = self.entry(process, pidfd, false);
+        let entry = self.entry(process, hold, false);
         let process = Arc::clone(&entry.process);
         self.insert(pid, entry);
         Some(process)
@@ -516,19 +465,6 @@ impl Lineage for Table {
         let same = entry.process.start_ticks == process.start_ticks;
         entry.group.filter(|_| same)
     }
-}
-
-/// Whether the process of a pidfd still runs.
-fn alive(pidfd: &OwnedFd) -> bool {
-    let mut asked = [rustix::event::PollFd::new(
-        pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let zero = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    matches!(rustix::event::poll(&mut asked, Some(&zero)), Ok(0))
 }
 
 /// The use below or at which the `count` least lately used lie.
