@@ -184,15 +184,16 @@ def masked(words: list[bytes]) -> list[bytes]:
             out.append(MASK)
             value = False
             continue
+        option = word.startswith(b"-") and (at > 0 or not word.endswith(b"sh"))  # a login shell is called -bash
         name, equals, _ = word.partition(b"=")
         letter = word[:2] if program not in _HARMLESS_P else b""
-        if at and _SECRET_OPTIONS.fullmatch(name):
+        if option and _SECRET_OPTIONS.fullmatch(name):
             out.append(name + equals + MASK if equals else word)
             value = not equals
-        elif at and letter in _SECRET_LETTERS:
+        elif option and letter in _SECRET_LETTERS:
             out.append(letter + MASK if len(word) > 2 else word)
             value = len(word) == 2
-        elif at and word in {b"-u", b"--user"} and at + 1 < len(words) and b":" in words[at + 1]:
+        elif option and word in {b"-u", b"--user"} and at + 1 < len(words) and b":" in words[at + 1]:
             out.append(word)
             value = True
         else:
