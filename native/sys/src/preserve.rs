@@ -16,17 +16,24 @@
 //! owner's quota until then. `Options::hardlinks = false` does without. Images have no effect on the file.
 
 pub mod copy;
-
+pub mod evict;
+pub mod index;
 pub mod linking;
+mod loading;
 pub mod place;
 pub mod ranges;
+mod reading;
 pub mod record;
 pub mod room;
-
+pub mod settle;
 pub mod vault;
 pub mod version;
-
+pub mod walk;
 pub mod writer;
 
+pub use evict::{Evicted, Policy};
+pub use index::{Found, Index, Query, Standing};
+pub use settle::Settled;
 pub use vault::{Counts, Options, Vault};
 pub use version::{About, Kind, Version, VersionId};
+pub use walk::{Progress, Walk};

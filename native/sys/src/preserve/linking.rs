@@ -154,6 +154,12 @@ impl Vault {
         hash: u64,
         about: &About<'_>,
     ) -> Result<VersionId> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Trouble::new(
+                "preserve.full",
+                "the vault holds as many versions as it may",
+            ));
+        }
         let id = self.writer.id()?;
         let object = id.name();
         linkat(
@@ -166,7 +172,7 @@ impl Vault {
         .map_err(|e| {
             match e {
                 Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => {
-                    // EPERM is also an immutable file's: only where the very first link fails so is it the file system
+                    // EPERM is an immutable file's too
                     if self.linked().is_empty() && !protected(dir, name) {
                         self.links_work.store(false, Ordering::Relaxed);
                     }

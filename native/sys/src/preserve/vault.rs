@@ -128,6 +128,8 @@ pub struct Vault {
     /// Cleared where the file system has no nameless files, or no hard links.
     nameless: AtomicBool,
     pub(super) links_work: AtomicBool,
+    /// As many versions as may be: no more links.
+    pub(super) full: AtomicBool,
     recent: Mutex<HashMap<u64, Recent>>,
     buffer: Mutex<Buffer>,
 }
@@ -152,6 +154,7 @@ impl Vault {
             counters: Counters::default(),
             nameless: AtomicBool::new(true),
             links_work: AtomicBool::new(true),
+            full: AtomicBool::new(false),
             recent: Mutex::default(),
             buffer: Mutex::default(),
         });
@@ -270,6 +273,11 @@ impl Vault {
             self.nameless.load(Ordering::Relaxed),
             self.links_work.load(Ordering::Relaxed),
         ]
+    }
+
+    /// Whether the vault holds as many versions as it may; no hard links are made then.
+    pub(super) fn crowded(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     pub(super) fn counted<T>(&self, outcome: Result<T>) -> Result<T> {
