@@ -126,7 +126,7 @@ impl From<Trouble> for Failure {
 impl ShdSlice {
     /// # Safety
     /// `data` points to `len` readable bytes that outlive `'a`, or `len` is 0.
-    unsafe fn get<'a>(self) -> &'a [u8] {
+    pub(crate) unsafe fn get<'a>(self) -> &'a [u8] {
         if self.len == 0 {
             return &[];
         }
@@ -137,21 +137,21 @@ impl ShdSlice {
 
 /// # Safety
 /// `pointer` is null or valid for reads during `'a`.
-unsafe fn shared<'a, T>(pointer: *const T) -> Result<&'a T, Failure> {
+pub(crate) unsafe fn shared<'a, T>(pointer: *const T) -> Result<&'a T, Failure> {
     // SAFETY: as above.
     unsafe { pointer.as_ref() }.ok_or_else(|| Failure::new("native.argument", "null pointer"))
 }
 
 /// # Safety
 /// `pointer` is null or valid for writes during `'a`, with no other reference.
-unsafe fn out<'a, T>(pointer: *mut T) -> Result<&'a mut T, Failure> {
+pub(crate) unsafe fn out<'a, T>(pointer: *mut T) -> Result<&'a mut T, Failure> {
     // SAFETY: as above.
     unsafe { pointer.as_mut() }.ok_or_else(|| Failure::new("native.argument", "null pointer"))
 }
 
 /// # Safety
 /// `fd` stays open during `'a`.
-unsafe fn borrowed<'a>(fd: RawFd) -> Result<BorrowedFd<'a>, Failure> {
+pub(crate) unsafe fn borrowed<'a>(fd: RawFd) -> Result<BorrowedFd<'a>, Failure> {
     if fd < 0 {
         return Err(Failure::new("native.argument", "not a descriptor"));
     }
@@ -167,10 +167,10 @@ fn threads(asked: u32) -> usize {
 }
 
 #[derive(Default)]
-struct Fields(Vec<u8>);
+pub(crate) struct Fields(pub(crate) Vec<u8>);
 
 impl Fields {
-    fn put(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> &mut Self {
         self.0
             .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         self.0.extend_from_slice(bytes);
@@ -182,7 +182,7 @@ impl Fields {
     }
 }
 
-fn give(bytes: Vec<u8>, blob: &mut ShdBlob) {
+pub(crate) fn give(bytes: Vec<u8>, blob: &mut ShdBlob) {
     let boxed = bytes.into_boxed_slice();
     blob.len = boxed.len();
     blob.data = Box::into_raw(boxed).cast();

@@ -6,4 +6,5 @@ pub mod actors;
 pub mod envelope;
 pub mod files;
 pub mod observe;
+pub mod preserve;
 pub mod watch;

@@ -13,6 +13,8 @@ use shieldd_core::content::{self, names, Samples, WINDOW};
 use shieldd_core::event::{self, Event, Kind};
 use shieldd_core::facts::{flags, Facts};
 
+use crate::files::open::foreign_links;
+
 /// Directories whose exposure is remembered.
 const EXPOSURE_CACHE: usize = 8192;
 /// It is asked again after so long, ns.
@@ -128,7 +130,7 @@ impl Inspector {
             return;
         }
         out.size = stat.st_size.max(0) as u64;
-        if stat.st_nlink > 1 {
+        if foreign_links(&stat) > 1 {
             out.flags |= flags::HARDLINKED;
         }
         // fewer blocks than bytes: some of it is a hole, whose samples are zeros that nobody wrote

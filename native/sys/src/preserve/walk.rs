@@ -10,10 +10,10 @@ use rustix::fs::{FileType, OFlags, RawDir};
 use super::place;
 use super::vault::Vault;
 use super::version::About;
+use crate::events::Globs;
 use crate::files::open::open_beneath;
 use crate::files::staged::is_own;
 use crate::files::trouble::Result;
-use crate::events::Globs;
 
 /// Entries of one directory read at a time, bytes.
 const BUFFER: usize = 256 << 10;
