@@ -281,7 +281,8 @@ pub unsafe extern "C" fn shd_vault_touched(
     unsafe {
         guarded(error, || {
             let index = indexed(shared(vault)?)?;
-            (0..count).for_each(|i| index.touched(tree, (*paths.add(i)).get()));
+            let paths: Vec<&[u8]> = (0..count).map(|i| (*paths.add(i)).get()).collect();
+            index.touched(tree, &paths)?;
             Ok(())
         })
     }

@@ -203,10 +203,18 @@ impl Index {
     }
 
     /// A name went away or stands for another file now: its link may be all that is left.
-    pub fn touched(&self, tree: u16, path: &[u8]) {
+    pub fn touched(&self, tree: u16, paths: &[&[u8]]) -> Result<()> {
         let mut inner = self.inner();
+        self.read_on(&mut inner)?;
+        for path in paths {
+            self.look_at_name(&mut inner, tree, path);
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_at_name(&self, inner: &mut Inner, tree: u16, path: &[u8]) {
         for entry in inner.named(tree, path) {
-            self.look_at(&mut inner, entry.object);
+            self.look_at(inner, entry.object);
         }
     }
 

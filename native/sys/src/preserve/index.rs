@@ -173,6 +173,9 @@ impl Index {
     pub fn find(&self, query: &Query<'_>) -> Result<Vec<Found>> {
         let mut inner = self.inner();
         self.read_on(&mut inner)?;
+        if let Some((tree, path)) = query.name {
+            self.look_at_name(&mut inner, tree, path);
+        }
         let mut fitting: Vec<Entry> = match query.name {
             Some((tree, path)) => inner.chain(name_hash(tree, path)),
             None => inner.entries.iter().filter(|e| e.live).copied().collect(),
@@ -228,7 +231,7 @@ impl Index {
                 inner.damage(entry.object);
                 return Ok(None);
             };
-            if now.st_ino as u64 != version.ino {
+            if now.st_ino != version.ino {
                 inner.damage(entry.object);
                 return Ok(None);
             }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::record::Record;
 use super::vault::{fitting, Count, Vault};
-use super::version::{name_hash, About, Kind, Version, VersionId};
+use super::version::{name_hash, About, Attributes, Kind, Version, VersionId};
 use crate::files::open::{check_path, open_beneath};
 use crate::files::ours::Ours;
 use crate::files::trouble::{Result, Trouble};
@@ -117,7 +117,7 @@ impl Vault {
             .map_err(|e| Trouble::of(e, "file cannot be looked at"))?;
         check(&seen, self.place.dev)?;
         let hash = name_hash(about.tree, about.path);
-        let before = self.linked().get(seen.st_ino as u64);
+        let before = self.linked().get(seen.st_ino);
         match before {
             Some(link) if link.name == hash => Ok(link.last),
             Some(link) => self.named_anew(link, &seen, hash, about),
@@ -141,7 +141,7 @@ impl Vault {
             name,
             ..link
         };
-        self.linked().put(seen.st_ino as u64, link);
+        self.linked().put(seen.st_ino, link);
         self.counters.add(Count::Shared, 1);
         Ok(id)
     }
@@ -195,7 +195,7 @@ impl Vault {
             last: id,
             name: hash,
         };
-        self.linked().put(seen.st_ino as u64, link);
+        self.linked().put(seen.st_ino, link);
         self.counters.add(Count::Links, 1);
         Ok(id)
     }
@@ -234,7 +234,7 @@ impl Vault {
     }
 
     /// Extended attributes by the link's name: opening the file would be an event, and a wait, of a guarded file.
-    fn attributes_of(&self, object: VersionId) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+    fn attributes_of(&self, object: VersionId) -> (Attributes, bool) {
         let name = object.name();
         let name = std::str::from_utf8(&name).unwrap_or_default();
         let path = format!("/proc/self/fd/{}/{name}", self.place.links.as_raw_fd());
@@ -266,7 +266,7 @@ fn check(stat: &Stat, dev: u64) -> Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Trouble::new("file.not-regular", "is not a regular file"));
     }
-    if stat.st_dev as u64 != dev {
+    if stat.st_dev != dev {
         return Err(Trouble::new("file.mount", "file is on another file system"));
     }
     Ok(())

@@ -31,6 +31,17 @@ pub(super) struct RecordFile {
     trees: HashMap<u16, u16>,
 }
 
+impl RecordFile {
+    fn new(fd: OwnedFd) -> RecordFile {
+        RecordFile {
+            fd,
+            offset: 0,
+            ended: false,
+            trees: HashMap::new(),
+        }
+    }
+}
+
 impl Index {
     /// Reads all records, sweeps what a crash left, checks each object against its record.
     ///
@@ -79,21 +90,12 @@ impl Index {
         let dir = self.vault.place.index.as_fd();
         let failed = |e| Trouble::data(e, "records cannot be read");
         for writer in writers(dir)? {
-            if !inner.files.contains_key(&writer) {
-                let fd = match open_file(dir, writer) {
+            let mut file = match inner.files.remove(&writer) {
+                Some(file) => file,
+                None => match open_file(dir, writer) {
                     Err(Errno::NOENT) => continue,
-                    other => other.map_err(failed)?,
-                };
-                let file = RecordFile {
-                    fd,
-                    offset: 0,
-                    ended: false,
-                    trees: HashMap::new(),
-                };
-                inner.files.insert(writer, file);
-            }
-            let Some(mut file) = inner.files.remove(&writer) else {
-                continue;
+                    other => RecordFile::new(other.map_err(failed)?),
+                },
             };
             let outcome = self.read_file(inner, writer, &mut file);
             inner.files.insert(writer, file);
@@ -238,7 +240,7 @@ impl Index {
     ///
     /// Returns the number of files that went.
     pub fn compact(&self) -> Result<usize> {
-        let _locked = Locked::take(self.vault.place.index.as_fd())?;
+        let locked = Locked::take(self.vault.place.index.as_fd())?;
         let mut inner = self.inner();
         self.read_on(&mut inner)?;
         let dead: Vec<u32> = inner
@@ -256,7 +258,7 @@ impl Index {
         if dead.len() < 4 && bytes < (1 << 20).max(live * 1024) {
             return Ok(0);
         }
-        self.rewrite(&mut inner, &dead, &_locked)?;
+        self.rewrite(&mut inner, &dead, &locked)?;
         Ok(dead.len())
     }
 

@@ -50,7 +50,7 @@ pub fn make(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
         fchmod(&fd, Mode::RWXU).map_err(|e| Trouble::of(e, "mode of the vault cannot be set"))?;
     }
     let beside = fstat(parent).map_err(|e| Trouble::data(e, "vault cannot be looked at"))?;
-    check(&fd, beside.st_dev as u64)?;
+    check(&fd, beside.st_dev)?;
     Ok(fd)
 }
 
@@ -61,7 +61,7 @@ impl Place {
     /// As [`make`].
     pub fn open(top: OwnedFd) -> Result<Place> {
         let stat = fstat(&top).map_err(|e| Trouble::data(e, "vault cannot be looked at"))?;
-        let dev = stat.st_dev as u64;
+        let dev = stat.st_dev;
         check(&top, dev)?;
         let inner = |name: &[u8]| {
             match directory(top.as_fd(), name) {
@@ -109,7 +109,7 @@ fn check(fd: &OwnedFd, dev: u64) -> Result<Stat> {
     if stat.st_mode & 0o077 != 0 {
         return refuse(format!("vault has mode {:04o}", stat.st_mode & 0o7777));
     }
-    if stat.st_dev as u64 != dev {
+    if stat.st_dev != dev {
         return refuse("a part of the vault is on another file system".into());
     }
     Ok(stat)

@@ -106,7 +106,7 @@ impl Vault {
         let stat = self.look(file)?;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = &mut *sessions;
-        let key = (stat.st_ino as u64, about.actor);
+        let key = (stat.st_ino, about.actor);
         let stale = |s: &Session| s.began.elapsed() > SESSION || s.kept.len() > RANGES_MOST;
         if sessions.open.get(&key).is_some_and(stale) {
             sessions.open.remove(&key);

@@ -39,7 +39,7 @@ impl Index {
             return damaged("preserved content is not a regular file");
         }
         let object = self.inner().objects.get(&version.object).copied();
-        if object.is_none_or(|object| object.ino != stat.st_ino as u64) {
+        if object.is_none_or(|object| object.ino != stat.st_ino) {
             return damaged("another file stands in the place of the preserved content");
         }
         match version.kind {

@@ -212,7 +212,8 @@ impl Record {
 }
 
 fn version_body(v: &Version, out: &mut Vec<u8>) {
-    let flags = u8::from(v.crc.is_some()) * HAS_CRC | u8::from(v.xattrs_partial) * PARTIAL;
+    let flags =
+        if v.crc.is_some() { HAS_CRC } else { 0 } | if v.xattrs_partial { PARTIAL } else { 0 };
     out.extend_from_slice(&[VERSION, v.kind as u8, flags]);
     out.extend_from_slice(&v.tree.to_le_bytes());
     let words = [

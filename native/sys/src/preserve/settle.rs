@@ -16,6 +16,9 @@ pub const LABEL: &str = "trusted.shieldd.version";
 /// Copies this young may still be shared by their writer as they are, ns.
 const SETTLED_NS: u64 = 2_000_000_000;
 
+/// Objects by digest and size.
+type Twins = HashMap<([u8; 32], u64), VersionId>;
+
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -76,7 +79,7 @@ impl Index {
     }
 
     /// Images without a digest, the oldest first; and the objects by digest and size of those that have one.
-    fn undigested(&self, now_ns: u64) -> (Vec<VersionId>, HashMap<([u8; 32], u64), VersionId>) {
+    fn undigested(&self, now_ns: u64) -> (Vec<VersionId>, Twins) {
         let inner = self.inner();
         let limit = now_ns.saturating_sub(SETTLED_NS);
         let mut todo: Vec<VersionId> = inner

@@ -18,7 +18,7 @@ use super::place::Place;
 use super::ranges::Sessions;
 use super::record::{Record, XATTRS_MAX};
 use super::room::Room;
-use super::version::{name_hash, About, Kind, Version, VersionId};
+use super::version::{name_hash, About, Attributes, Kind, Version, VersionId};
 use super::writer::Writer;
 use crate::files::attributes::xattrs;
 use crate::files::trouble::{retry, Result, Trouble};
@@ -297,7 +297,7 @@ impl Vault {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Trouble::new("file.not-regular", "is not a regular file"));
         }
-        if stat.st_dev as u64 != self.place.dev {
+        if stat.st_dev != self.place.dev {
             return Err(Trouble::new("file.mount", "file is on another file system"));
         }
         Ok(stat)
@@ -324,7 +324,7 @@ impl Vault {
         about: &About<'_>,
     ) -> Result<Option<VersionId>> {
         let mut recent = self.recent();
-        let Some(before) = recent.get_mut(&(stat.st_ino as u64)) else {
+        let Some(before) = recent.get_mut(&(stat.st_ino)) else {
             return Ok(None);
         };
         if before.ctime_ns != ctime_ns(stat)
@@ -361,7 +361,7 @@ impl Vault {
             }
         }
         recent.insert(
-            stat.st_ino as u64,
+            stat.st_ino,
             Recent {
                 ctime_ns: ctime_ns(stat),
                 size: stat.st_size as u64,
@@ -439,7 +439,7 @@ impl Object<'_> {
             self.name = Some(name);
         }
         let stat = fstat(&self.fd).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
-        Ok(stat.st_ino as u64)
+        Ok(stat.st_ino)
     }
 
     /// It has its record: it stays.
@@ -457,14 +457,14 @@ impl Drop for Object<'_> {
 }
 
 /// Extended attributes as far as a record takes them, and whether some are missing.
-pub(super) fn attributes(file: BorrowedFd<'_>) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+pub(super) fn attributes(file: BorrowedFd<'_>) -> (Attributes, bool) {
     match xattrs(file) {
         Ok(all) => fitting(all),
         Err(_) => (Vec::new(), true),
     }
 }
 
-pub(super) fn fitting(all: Vec<(Vec<u8>, Vec<u8>)>) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+pub(super) fn fitting(all: Attributes) -> (Attributes, bool) {
     let mut left = XATTRS_MAX;
     let before = all.len();
     let kept: Vec<_> = all

@@ -10,7 +10,7 @@ pub struct VersionId(pub u64);
 impl VersionId {
     /// The `n`th of a writer.
     pub fn new(writer: u32, n: u32) -> VersionId {
-        VersionId(u64::from(writer) << 32 | u64::from(n))
+        VersionId((u64::from(writer) << 32) | u64::from(n))
     }
 
     /// Number of the writer that made it.
@@ -74,6 +74,9 @@ pub struct About<'a> {
     pub at_ns: u64,
 }
 
+/// Extended attributes: name and value, sorted by name.
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One preserved version, as its record tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -116,7 +119,7 @@ pub struct Version {
     /// CRC-32C of the content, where it was read on the way.
     pub crc: Option<u32>,
     /// Extended attributes, access lists among them.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Attributes,
     /// Some extended attributes could not be read or were too large: not all are in `xattrs`.
     pub xattrs_partial: bool,
 }
@@ -134,7 +137,7 @@ impl Version {
             path: about.path.to_vec(),
             actor: about.actor,
             at_ns: about.at_ns,
-            ino: stat.st_ino as u64,
+            ino: stat.st_ino,
             object_ino: 0,
             size: stat.st_size as u64,
             stored: 0,

@@ -1,0 +1,445 @@
+"""The vault of preserved versions as Python values: a handle, its versions, its counters.
+
+Owns the typed face of `native/ffi/src/preserve.rs`. Does not own where vaults are, what is kept and for how long
+(`shieldd.respond.preserve`). Every call releases the GIL; a handle may be used by several threads.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shieldd.errors import ShieldError
+from shieldd.model.version import Keep, Version
+from shieldd.native._abi import call, ffi, lib
+
+VAULT_NAME: Final = b".shieldd-vault"
+UNPIN: Final = 2**64 - 1
+_NUMBERS: Final = struct.Struct("<7Q3q4IH5B")
+_LENGTH: Final = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultOptions:
+    """How a vault is used; sizes in bytes.
+
+    Attributes:
+        whole_limit: larger files are copied whole only where the file system shares blocks.
+        quota: most bytes in the vault.
+        min_free: no copy is made that would leave less free on the file system.
+        hardlinks: hard links are made.
+        trees: absolute paths of the guarded trees by number.
+        index: this process asks, evicts and pins; one process alone may.
+    """
+
+    whole_limit: int = 64 << 20
+    quota: int = 2**64 - 1
+    min_free: int = 0
+    hardlinks: bool = True
+    trees: tuple[tuple[int, bytes], ...] = ()
+    index: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VaultStatus:
+    """How a vault stands; see `Standing` and `Counts` in the core.
+
+    Attributes:
+        versions: all; `links`, `images`, `ranges`: objects that hold their content.
+        orphans: links whose file has no other name.
+        used: bytes that the vault keeps from being free.
+        pins: incidents that hold versions.
+        damaged_bytes: of record files, that are no records (a torn one after a crash among them).
+        damaged: objects that are not what their record says, and are not offered.
+        missing: objects that a record names and that were not there.
+        swept: objects without a record that were left by a crash.
+        foreign: names in the vault that are none of ours.
+        made_links … failed: what this process did, and could not do, since it opened the vault.
+        clones, nameless, hardlinks: whether the file system shares blocks, has nameless files, has hard links; True
+            also where it was not asked yet.
+    """
+
+    versions: int
+    links: int
+    images: int
+    ranges: int
+    orphans: int
+    used: int
+    pins: int
+    damaged_bytes: int
+    damaged: int
+    missing: int
+    swept: int
+    foreign: int
+    made_links: int
+    made_images: int
+    made_ranges: int
+    made_bytes: int
+    shared: int
+    no_room: int
+    too_large: int
+    failed: int
+    clones: bool
+    nameless: bool
+    hardlinks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What an eviction did; bytes, but for the two numbers of versions that went and `versions`.
+
+    Attributes:
+        expired, evicted: versions that were too old, and that went for room.
+        used, versions: what the vault holds now.
+        pinned: bytes that had to stay for open incidents.
+        free: bytes free on the file system.
+        over: more than may stay is left, since all of it must.
+    """
+
+    expired: int
+    evicted: int
+    bytes: int
+    used: int
+    versions: int
+    pinned: int
+    free: int
+    over: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What settling did: copies digested, objects that share another one's content now, bytes that gave back, copies
+    found damaged, copies left for the next time."""
+
+    digested: int
+    shared: int
+    bytes: int
+    damaged: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a walk is: files seen, links made, files that had one, what failed, whether all was seen."""
+
+    files: int
+    linked: int
+    had: int
+    failed: int
+    done: int
+
+
+def make(parent_fd: int, name: bytes = VAULT_NAME) -> int:
+    """Make the vault's directory beneath `parent_fd` where there is none, and open it; the caller closes.
+
+    Raises:
+        ShieldError: `preserve.unsafe` for anything there that is not a directory of ours alone, `file.readonly`,
+            `file.denied`, `file.full`.
+    """
+    given, out = _Slice(name), ffi.new("int32_t *")
+    call(lib.shd_vault_make, parent_fd, given.struct, out)
+    return int(out[0])
+
+
+class Vault:
+    """A vault, open for making versions; with `options.index` also for everything else.
+
+    Raises:
+        ShieldError: `preserve.unsafe`, `file.readonly`, `file.denied`, `file.full`, `file.io`.
+    """
+
+    def __init__(self, directory_fd: int, options: VaultOptions, number: int = 0) -> None:
+        """Args:
+        directory_fd: as `make` gives it; duplicated.
+        number: that versions bear as `vault`.
+        """
+        self.number = number
+        native = ffi.new(
+            "ShdVaultOptions *",
+            [options.whole_limit, options.quota, options.min_free, options.hardlinks, options.index],
+        )
+        numbers = ffi.new("uint16_t[]", [tree for tree, _ in options.trees])
+        roots = _Slices([root for _, root in options.trees])
+        out = ffi.new("ShdVault **")
+        call(lib.shd_vault_open, directory_fd, native, numbers, roots.array, len(options.trees), out)
+        self._handle: Any = ffi.gc(out[0], lib.shd_vault_free)
+
+    def image(self, file_fd: int, tree: int, path: bytes, *, actor: int, at_ns: int) -> int:
+        """Keep the content of an open file as it is now; the version's id.
+
+        Raises:
+            ShieldError: `preserve.large`, `preserve.space`, `preserve.quota`, `file.not-regular`, `file.mount`,
+                `file.changed`, `file.io`.
+        """
+        return self._image(file_fd, tree, path, actor, at_ns, 0, 0)
+
+    def keep_range(
+        self, file_fd: int, tree: int, path: bytes, *, actor: int, at_ns: int, offset: int, length: int
+    ) -> int:
+        """Keep a range of an open file as it is now; the id of the version that it belongs to.
+
+        Raises:
+            ShieldError: as `image`, but for `preserve.large`.
+        """
+        return self._image(file_fd, tree, path, actor, at_ns, offset, max(length, 1))
+
+    def link_many(
+        self, root_fd: int, tree: int, paths: Sequence[bytes], actors: Sequence[int], at_ns: int
+    ) -> list[int | ShieldError]:
+        """Keep files beneath `root_fd` by hard links; ids, or why not, in the order of `paths`."""
+        count = len(paths)
+        ids, errors = ffi.new("uint64_t[]", count), ffi.new("ShdError[]", count)
+        slices, owners = _Slices(paths), ffi.new("uint64_t[]", list(actors))
+        call(lib.shd_vault_link_many, self._handle, root_fd, tree, slices.array, owners, count, at_ns, ids, errors)
+        return [int(ids[i]) if ids[i] else _error(errors[i], paths[i]) for i in range(count)]
+
+    def touched(self, tree: int, paths: Sequence[bytes]) -> None:
+        """These names went away or stand for other files by now: look whether links are all that is left of them."""
+        slices = _Slices(paths)
+        call(lib.shd_vault_touched, self._handle, tree, slices.array, len(paths))
+
+    def walk(self, root_fd: int, tree: int, exclude: Sequence[bytes] = ()) -> Walk:
+        """Link a whole tree, in slices."""
+        return Walk(self._handle, root_fd, tree, exclude)
+
+    def find(
+        self,
+        *,
+        path: bytes | None = None,
+        tree: int | None = None,
+        actor: int | None = None,
+        since_ns: int = 0,
+        until_ns: int = 0,
+        standing: bool = False,
+        limit: int = 2**63,
+    ) -> list[Version]:
+        """Versions that fit all that is given, the oldest first; damaged ones are left out.
+
+        Args:
+            path: of `tree`, which must be given then.
+            since_ns, until_ns: when the version was made; `until_ns` 0: any time.
+            standing: links too whose file still has a name of its own (every file has one).
+            limit: at most so many, the latest.
+        """
+        name = _Slice(path or b"")
+        query = ffi.new("ShdVersionQuery *")
+        query.path, query.actor, query.since_ns, query.until_ns = name.struct, actor or 0, since_ns, until_ns
+        query.limit, query.tree, query.standing = limit, tree or 0, standing
+        query.by_path, query.by_tree, query.by_actor = path is not None, tree is not None, actor is not None
+        with _Blob() as fields:
+            call(lib.shd_vault_find, self._handle, query, fields.out)
+            return list(self._versions(fields))
+
+    def version(self, version_id: int) -> Version:
+        """One version.
+
+        Raises:
+            ShieldError: `preserve.missing`.
+        """
+        with _Blob() as fields:
+            call(lib.shd_vault_version, self._handle, version_id, fields.out)
+            return next(self._versions(fields))
+
+    def open(self, version_id: int, *, verify: bool = True) -> int:
+        """A descriptor of the content, for reading; the caller closes.
+
+        Raises:
+            ShieldError: `preserve.missing`; `preserve.damaged`, and it is not offered any more.
+        """
+        return self._content(version_id, -1, verify)
+
+    def assemble(self, version_id: int, current_fd: int) -> int:
+        """A descriptor of a nameless file with the content of a version of `Keep.RANGE`; the caller closes.
+
+        Args:
+            current_fd: the file as it is now.
+        """
+        return self._content(version_id, current_fd, True)
+
+    def forget(self, version_ids: Sequence[int], *, ino: int = 0) -> int:
+        """Let versions go for good, pinned or not, and with `ino` all links to that file; bytes given back."""
+        out = ffi.new("uint64_t *")
+        call(lib.shd_vault_forget, self._handle, ffi.new("uint64_t[]", list(version_ids)), len(version_ids), ino, out)
+        return int(out[0])
+
+    def evict(self, *, now_ns: int, age_ns: int, bytes_max: int, versions_max: int, min_free: int) -> Evicted:
+        """Let go what is too old, then what is worth least, and tell the other writers what the quota leaves."""
+        policy, out = ffi.new("ShdVaultPolicy *", [now_ns, age_ns, bytes_max, versions_max, min_free]), ffi.new("Evicted *")
+        call(lib.shd_vault_evict, self._handle, policy, out)
+        return Evicted(*(int(getattr(out, name)) for name in Evicted.__slots__))
+
+    def settle(self, *, now_ns: int, budget_bytes: int) -> Settled:
+        """Digest copies, and let equal ones share their content."""
+        out = ffi.new("Settled *")
+        call(lib.shd_vault_settle, self._handle, now_ns, budget_bytes, out)
+        return Settled(*(int(getattr(out, name)) for name in Settled.__slots__))
+
+    def compact(self) -> int:
+        """Merge record files of dead processes; how many went."""
+        out = ffi.new("uint64_t *")
+        call(lib.shd_vault_compact, self._handle, out)
+        return int(out[0])
+
+    def pin(self, incident: bytes, actor: int, since_ns: int) -> None:
+        """Hold what an incident needs, durable: the actor's versions and nobody's since then, and links to files that
+        were deleted since."""
+        name = _Slice(incident)
+        call(lib.shd_vault_pin, self._handle, name.struct, actor, since_ns)
+
+    def unpin(self, incident: bytes) -> None:
+        """The incident is over."""
+        name = _Slice(incident)
+        call(lib.shd_vault_pin, self._handle, name.struct, 0, UNPIN)
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Write out what waits; with `durable` to the disk."""
+        call(lib.shd_vault_flush, self._handle, durable)
+
+    def status(self) -> VaultStatus:
+        """How it stands."""
+        out = ffi.new("ShdVaultStatus *")
+        call(lib.shd_vault_status, self._handle, out)
+        s, c = out.standing, out.counts
+        standing = (s.orphans, s.used, s.pins, s.damaged_bytes, s.damaged, s.missing, s.swept, s.foreign)
+        counts = (c.links, c.images, c.ranges, c.bytes, c.shared, c.no_room, c.too_large, c.failed)
+        numbers = map(int, (s.versions, *s.objects, *standing, *counts))
+        return VaultStatus(*numbers, bool(out.clones), bool(out.nameless), bool(out.links))
+
+    def close(self) -> None:
+        """Close it; must not run while another thread uses it. May be called twice."""
+        if self._handle is not None:
+            ffi.release(self._handle)
+            self._handle = None
+
+    def _image(self, file_fd: int, tree: int, path: bytes, actor: int, at_ns: int, offset: int, length: int) -> int:
+        name, out = _Slice(path), ffi.new("uint64_t *")
+        call(
+            lib.shd_vault_image,
+            self._handle,
+            file_fd,
+            tree,
+            name.struct,
+            actor,
+            at_ns,
+            offset,
+            length,
+            out,
+            path=path,
+        )
+        return int(out[0])
+
+    def _content(self, version_id: int, current_fd: int, verify: bool) -> int:
+        out = ffi.new("int32_t *")
+        call(lib.shd_vault_content, self._handle, version_id, current_fd, verify, out)
+        return int(out[0])
+
+    def _versions(self, blob: _Blob) -> Iterator[Version]:
+        fields = _fields(blob.view())
+        for numbers, path, digest, attributes in zip(*[fields] * 4, strict=True):
+            unpacked = _NUMBERS.unpack(numbers)
+            version_id, object_id, actor, at_ns, ino, size, stored, atime_ns, mtime_ns, ctime_ns = unpacked[:10]
+            mode, uid, gid, nlink, tree, kind, partial, pinned, orphan, changed = unpacked[10:]
+            pairs = _fields(memoryview(attributes))
+            yield Version(
+                id=version_id,
+                vault=self.number,
+                kind=Keep(kind),
+                tree=tree,
+                path=path,
+                at_ns=at_ns,
+                actor=actor,
+                object_id=object_id,
+                ino=ino,
+                size=size,
+                stored=stored,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                nlink=nlink,
+                atime_ns=atime_ns,
+                mtime_ns=mtime_ns,
+                ctime_ns=ctime_ns,
+                xattrs=tuple(zip(pairs, pairs, strict=True)),
+                xattrs_partial=bool(partial),
+                digest=digest or None,
+                pinned=bool(pinned),
+                orphan=bool(orphan),
+                changed=bool(changed),
+            )
+
+
+class Walk:
+    """Linking one tree, as far as it came."""
+
+    def __init__(self, vault: Any, root_fd: int, tree: int, exclude: Sequence[bytes]) -> None:
+        globs, out = _Slice(b"".join(glob + b"\0" for glob in exclude)), ffi.new("ShdWalk **")
+        call(lib.shd_walk_new, vault, root_fd, tree, globs.struct, out)
+        self._handle: Any = ffi.gc(out[0], lib.shd_walk_free)
+
+    def step(self, budget: int, now_ns: int) -> Progress:
+        """Link up to `budget` more files.
+
+        Raises:
+            ShieldError: `preserve.unsupported`, `preserve.full`, `file.full`, `file.readonly`: to go on makes no sense.
+        """
+        out = ffi.new("Progress *")
+        call(lib.shd_walk_step, self._handle, budget, now_ns, out)
+        return Progress(*(int(getattr(out, name)) for name in Progress.__slots__))
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        if self._handle is not None:
+            ffi.release(self._handle)
+            self._handle = None
+
+
+class _Slice:
+    """Bytes as the core takes them; `struct` points into the buffer for as long as this object lives."""
+
+    def __init__(self, data: bytes) -> None:
+        self._buffer = ffi.from_buffer(data)
+        self.struct = ffi.new("ShdSlice *", [ffi.cast("uint8_t *", self._buffer), len(data)])[0]
+
+
+class _Slices:
+    """An array of slices, with what it points to."""
+
+    def __init__(self, items: Sequence[bytes]) -> None:
+        self._alive = [_Slice(item) for item in items]
+        self.array = ffi.new("ShdSlice[]", [one.struct for one in self._alive])
+
+
+class _Blob:
+    """Bytes that the core gives out; freed on exit."""
+
+    def __init__(self) -> None:
+        self.out = ffi.new("ShdBlob *")
+
+    def view(self) -> memoryview:
+        return memoryview(ffi.buffer(self.out.data, self.out.len)) if self.out.len else memoryview(b"")
+
+    def __enter__(self) -> _Blob:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        lib.shd_blob_free(self.out)
+
+
+def _fields(view: memoryview) -> Iterator[bytes]:
+    at = 0
+    while at < len(view):
+        (length,) = _LENGTH.unpack_from(view, at)
+        at += _LENGTH.size
+        yield bytes(view[at : at + length])
+        at += length
+
+
+def _error(record: Any, path: bytes) -> ShieldError:
+    return ShieldError(
+        ffi.string(record.code).decode(),
+        ffi.string(record.message).decode("utf-8", "replace"),
+        errno=record.errno or None,
+        path=path,
+    )
