@@ -124,9 +124,7 @@ CODES: Final[dict[str, Entry]] = {
     "preserve.off": Entry(1, 409, "no versions are preserved here", "man shieldd.toml, section preserve"),
     "preserve.unsafe": Entry(1, 403, "the vault's directory is not ours alone; it is not used", "shieldctl status"),
     "preserve.space": Entry(6, 507, "too little space is free; no copies are made until there is", "shieldctl status"),
-    "preserve.quota": Entry(
-        6, 507, "the vault's quota is used up by versions that must stay", "shieldctl threats list"
-    ),
+    "preserve.quota": Entry(6, 507, "the quota is used up by versions that must stay", "shieldctl threats list"),
     "preserve.full": Entry(6, 507, "the vault holds as many versions as it may", "man shieldd.toml, section preserve"),
     "preserve.large": Entry(1, 413, "file is too large to be copied whole"),
     "preserve.unsupported": Entry(1, 501, "this file system cannot keep versions so", "shieldctl status"),

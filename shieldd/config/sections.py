@@ -119,6 +119,7 @@ class TreeSection(Section):
     mode: TreeMode = TreeMode.ACT
     exclude: tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...] = ()
     canaries: Annotated[int, _count(0, 1000)] = 8
+    vault: AbsolutePath | None = None
 
     @property
     def root(self) -> bytes:
@@ -191,6 +192,19 @@ class KeysSection(Section):
     keyfile: AbsolutePath | None = None
     askpass: AbsolutePath | None = None
     rotate_after_days: Annotated[int, _count(1, 3650)] = 90
+
+
+class PreserveSection(Section):
+    """`[preserve]`: versions of files from before they were changed. `quota_bytes` 0: by `quota_percent`."""
+
+    enabled: StrictBool = True
+    hardlinks: StrictBool = True
+    quota_bytes: Annotated[int, _count(0, 1 << 62)] = 0
+    quota_percent: Annotated[int, _count(1, 90)] = 10
+    versions_max: Annotated[int, _count(1000, 100_000_000)] = 2_000_000
+    age_s: Annotated[StrictFloat, Field(ge=60, le=31_536_000)] = 172_800.0
+    whole_limit_bytes: Annotated[int, _count(4096, 1 << 40)] = 64 << 20
+    min_free_percent: Annotated[int, _count(0, 90)] = 5
 
 
 class RetentionSection(Section):

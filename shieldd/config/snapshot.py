@@ -15,6 +15,7 @@ from shieldd.config.sections import (
     GuardSection,
     KeysSection,
     PolicySection,
+    PreserveSection,
     RetentionSection,
     SealSection,
     Section,
@@ -40,6 +41,7 @@ class Config(Section):
     guard: GuardSection = GuardSection()
     seal: SealSection = SealSection()
     keys: KeysSection = KeysSection()
+    preserve: PreserveSection = PreserveSection()
     retention: RetentionSection = RetentionSection()
     api: ApiSection = ApiSection()
     generation: int = Field(default=1, exclude=True)

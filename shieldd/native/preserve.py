@@ -8,127 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from shieldd.errors import ShieldError
 from shieldd.model.version import Keep, Version
 from shieldd.native._abi import call, ffi, lib
+from shieldd.native.kept import Evicted, Progress, Settled, VaultOptions, VaultStatus
 
 VAULT_NAME: Final = b".shieldd-vault"
 UNPIN: Final = 2**64 - 1
 _NUMBERS: Final = struct.Struct("<7Q3q4IH5B")
 _LENGTH: Final = struct.Struct("<I")
-
-
-@dataclass(frozen=True, slots=True)
-class VaultOptions:
-    """How a vault is used; sizes in bytes.
-
-    Attributes:
-        whole_limit: larger files are copied whole only where the file system shares blocks.
-        quota: most bytes in the vault.
-        min_free: no copy is made that would leave less free on the file system.
-        hardlinks: hard links are made.
-        trees: absolute paths of the guarded trees by number.
-        index: this process asks, evicts and pins; one process alone may.
-    """
-
-    whole_limit: int = 64 << 20
-    quota: int = 2**64 - 1
-    min_free: int = 0
-    hardlinks: bool = True
-    trees: tuple[tuple[int, bytes], ...] = ()
-    index: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class VaultStatus:
-    """How a vault stands; see `Standing` and `Counts` in the core.
-
-    Attributes:
-        versions: all; `links`, `images`, `ranges`: objects that hold their content.
-        orphans: links whose file has no other name.
-        used: bytes that the vault keeps from being free.
-        pins: incidents that hold versions.
-        damaged_bytes: of record files, that are no records (a torn one after a crash among them).
-        damaged: objects that are not what their record says, and are not offered.
-        missing: objects that a record names and that were not there.
-        swept: objects without a record that were left by a crash.
-        foreign: names in the vault that are none of ours.
-        made_links … failed: what this process did, and could not do, since it opened the vault.
-        clones, nameless, hardlinks: whether the file system shares blocks, has nameless files, has hard links; True
-            also where it was not asked yet.
-    """
-
-    versions: int
-    links: int
-    images: int
-    ranges: int
-    orphans: int
-    used: int
-    pins: int
-    damaged_bytes: int
-    damaged: int
-    missing: int
-    swept: int
-    foreign: int
-    made_links: int
-    made_images: int
-    made_ranges: int
-    made_bytes: int
-    shared: int
-    no_room: int
-    too_large: int
-    failed: int
-    clones: bool
-    nameless: bool
-    hardlinks: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """What an eviction did; bytes, but for the two numbers of versions that went and `versions`.
-
-    Attributes:
-        expired, evicted: versions that were too old, and that went for room.
-        used, versions: what the vault holds now.
-        pinned: bytes that had to stay for open incidents.
-        free: bytes free on the file system.
-        over: more than may stay is left, since all of it must.
-    """
-
-    expired: int
-    evicted: int
-    bytes: int
-    used: int
-    versions: int
-    pinned: int
-    free: int
-    over: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What settling did: copies digested, objects that share another one's content now, bytes that gave back, copies
-    found damaged, copies left for the next time."""
-
-    digested: int
-    shared: int
-    bytes: int
-    damaged: int
-    left: int
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a walk is: files seen, links made, files that had one, what failed, whether all was seen."""
-
-    files: int
-    linked: int
-    had: int
-    failed: int
-    done: int
 
 
 def make(parent_fd: int, name: bytes = VAULT_NAME) -> int:
@@ -200,9 +90,9 @@ class Vault:
         slices = _Slices(paths)
         call(lib.shd_vault_touched, self._handle, tree, slices.array, len(paths))
 
-    def walk(self, root_fd: int, tree: int, exclude: Sequence[bytes] = ()) -> Walk:
-        """Link a whole tree, in slices."""
-        return Walk(self._handle, root_fd, tree, exclude)
+    def walk(self, root_fd: int, tree: int, exclude: Sequence[bytes] = (), beneath: bytes = b"") -> Walk:
+        """Link a whole tree, in slices; or what is in a renamed directory of it, under its new names."""
+        return Walk(self._handle, root_fd, tree, exclude, beneath)
 
     def find(
         self,
@@ -266,7 +156,8 @@ class Vault:
 
     def evict(self, *, now_ns: int, age_ns: int, bytes_max: int, versions_max: int, min_free: int) -> Evicted:
         """Let go what is too old, then what is worth least, and tell the other writers what the quota leaves."""
-        policy, out = ffi.new("ShdVaultPolicy *", [now_ns, age_ns, bytes_max, versions_max, min_free]), ffi.new("Evicted *")
+        policy = ffi.new("ShdVaultPolicy *", [now_ns, age_ns, bytes_max, versions_max, min_free])
+        out = ffi.new("Evicted *")
         call(lib.shd_vault_evict, self._handle, policy, out)
         return Evicted(*(int(getattr(out, name)) for name in Evicted.__slots__))
 
@@ -305,7 +196,9 @@ class Vault:
         standing = (s.orphans, s.used, s.pins, s.damaged_bytes, s.damaged, s.missing, s.swept, s.foreign)
         counts = (c.links, c.images, c.ranges, c.bytes, c.shared, c.no_room, c.too_large, c.failed)
         numbers = map(int, (s.versions, *s.objects, *standing, *counts))
-        return VaultStatus(*numbers, bool(out.clones), bool(out.nameless), bool(out.links))
+        found: dict[str, Any] = dict(zip(VaultStatus.__slots__[:20], numbers, strict=True))
+        found |= {"clones": bool(out.clones), "nameless": bool(out.nameless), "hardlinks": bool(out.links)}
+        return VaultStatus(**found)
 
     def close(self) -> None:
         """Close it; must not run while another thread uses it. May be called twice."""
@@ -373,9 +266,10 @@ class Vault:
 class Walk:
     """Linking one tree, as far as it came."""
 
-    def __init__(self, vault: Any, root_fd: int, tree: int, exclude: Sequence[bytes]) -> None:
+    def __init__(self, vault: Any, root_fd: int, tree: int, exclude: Sequence[bytes], beneath: bytes) -> None:
         globs, out = _Slice(b"".join(glob + b"\0" for glob in exclude)), ffi.new("ShdWalk **")
-        call(lib.shd_walk_new, vault, root_fd, tree, globs.struct, out)
+        below = _Slice(beneath)
+        call(lib.shd_walk_new, vault, root_fd, tree, globs.struct, below.struct, out)
         self._handle: Any = ffi.gc(out[0], lib.shd_walk_free)
 
     def step(self, budget: int, now_ns: int) -> Progress:
@@ -443,3 +337,6 @@ def _error(record: Any, path: bytes) -> ShieldError:
         errno=record.errno or None,
         path=path,
     )
+
+
+__all__ = ["VAULT_NAME", "Evicted", "Progress", "Settled", "Vault", "VaultOptions", "VaultStatus", "Walk", "make"]

@@ -153,7 +153,7 @@ def test_values_are_plain_and_printable(tmp_path: Path, tree: Path) -> None:
     config = Config.load(write(tmp_path, f'[[tree]]\npath = "{tree}"\n'))
     values = config.values()
     assert "generation" not in values
-    assert values["tree"] == [{"path": str(tree), "mode": "act", "exclude": [], "canaries": 8}]
+    assert values["tree"] == [{"path": str(tree), "mode": "act", "exclude": [], "canaries": 8, "vault": None}]
 
 
 class TestShippedFile:

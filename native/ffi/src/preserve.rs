@@ -288,7 +288,8 @@ pub unsafe extern "C" fn shd_vault_touched(
     }
 }
 
-/// Begins to link a tree; `exclude` are globs, each ended by a zero byte.
+/// Begins to link a tree, or with `beneath` only what is in that renamed directory of it, under its new names;
+/// `exclude` are globs, each ended by a zero byte.
 ///
 /// # Safety
 /// All pointers are valid, `root_fd` is open.
@@ -298,6 +299,7 @@ pub unsafe extern "C" fn shd_walk_new(
     root_fd: i32,
     tree: u16,
     exclude: ShdSlice,
+    beneath: ShdSlice,
     result: *mut *mut ShdWalk,
     error: *mut ShdError,
 ) -> i32 {
@@ -306,7 +308,10 @@ pub unsafe extern "C" fn shd_walk_new(
         guarded(error, || {
             let globs = Globs::new(exclude.get().split(|&b| b == 0));
             let vault = shared(vault)?.vault.clone();
-            let walk = Walk::new(vault, duplicate(root_fd)?, tree, globs);
+            let mut walk = Walk::new(vault, duplicate(root_fd)?, tree, globs);
+            if !beneath.get().is_empty() {
+                walk = walk.beneath(beneath.get());
+            }
             *out(result)? = Box::into_raw(Box::new(ShdWalk(walk)));
             Ok(())
         })
@@ -581,10 +586,11 @@ pub unsafe extern "C" fn shd_vault_pin(
     unsafe {
         guarded(error, || {
             let index = indexed(shared(vault)?)?;
-            Ok(match since_ns {
+            match since_ns {
                 u64::MAX => index.unpin(incident.get())?,
                 since_ns => index.pin(incident.get(), actor, since_ns)?,
-            })
+            }
+            Ok(())
         })
     }
 }

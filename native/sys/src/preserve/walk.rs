@@ -41,6 +41,8 @@ pub struct Walk {
     root: OwnedFd,
     tree: u16,
     exclude: Globs,
+    /// Files that have a link already get a version of their name.
+    names_anew: bool,
     /// Directories still to be read.
     todo: Vec<Vec<u8>>,
     /// Names of the directory in hand that are still to be linked, the last first.
@@ -61,7 +63,15 @@ impl Walk {
             names: Vec::new(),
             here: None,
             progress: Progress::default(),
+            names_anew: false,
         }
+    }
+
+    /// Only what is beneath `path`, a directory that was renamed: linked files are noted under their new names.
+    pub fn beneath(mut self, path: &[u8]) -> Walk {
+        self.todo = vec![path.to_vec()];
+        self.names_anew = true;
+        self
     }
 
     /// Links up to `budget` more files. The records are written when this returns.
@@ -81,7 +91,7 @@ impl Walk {
             };
             left -= 1;
             self.progress.files += 1;
-            if self.vault.linked().holds(ino) {
+            if !self.names_anew && self.vault.linked().holds(ino) {
                 self.progress.had += 1;
                 continue;
             }
