@@ -17,6 +17,7 @@ mod grouping_tests;
 pub mod guess;
 mod held;
 pub mod members;
+mod noting;
 pub mod parse;
 pub mod process;
 pub mod programs;

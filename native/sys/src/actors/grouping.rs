@@ -95,6 +95,11 @@ impl Grouping {
         }
     }
 
+    /// Whether this is the process whose number and start make up the key.
+    pub fn names(&self, top: &Process, group: Group) -> bool {
+        self.of_process(group.kind, top).key == group.key
+    }
+
     /// The actor that a process belongs to.
     pub fn group(&self, process: &Arc<Process>, lineage: &mut impl Lineage) -> Group {
         if let Some(known) = lineage.remembered(process) {

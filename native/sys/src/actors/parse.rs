@@ -27,14 +27,21 @@ pub struct Stat<'a> {
     pub tpgid: i32,
     /// Whether it is a thread of the kernel.
     pub kernel: bool,
+    /// Its threads.
+    pub threads: u32,
     /// Start, clock ticks since boot.
     pub start_ticks: u64,
 }
 
 impl Stat<'_> {
+    /// Whether its first thread ended; the process did too unless others of its threads go on.
+    pub fn first_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
     /// Whether it ended and only waits for its parent to notice.
     pub fn ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        self.first_ended() && self.threads < 2
     }
 }
 
@@ -58,10 +65,13 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
     let mut next = || integer::<i64>(fields.next()?);
     let [ppid, pgid, sid, tty, tpgid] = [next()?, next()?, next()?, next()?, next()?];
     let flags = u64::try_from(next()?).ok()?;
-    for _ in 0..12 {
-        next()?; // faults, times, priorities, threads
+    for _ in 0..10 {
+        next()?; // faults, times, priorities
     }
+    let threads = u32::try_from(next()?).ok()?;
+    next()?;
     let start_ticks = u64::try_from(next()?).ok()?;
+    next()?; // more follows: the start is whole
     let small = |value: i64| i32::try_from(value).ok();
     Some(Stat {
         pid,
@@ -73,6 +83,7 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
         tty: small(tty)?,
         tpgid: small(tpgid)?,
         kernel: flags & KERNEL_THREAD != 0,
+        threads,
         start_ticks,
     })
 }

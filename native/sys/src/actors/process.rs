@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{openat, readlinkat, statx, AtFlags, Mode, OFlags, StatxFlags, CWD};
+use rustix::fs::{openat, readlinkat, statx, AtFlags, Dir, Mode, OFlags, StatxFlags, CWD};
 use rustix::io::{read, Errno};
 
 use super::parse;
@@ -185,8 +185,9 @@ impl Handle {
     /// Reads a process; its environment only where `acting`, for that is of what acts alone.
     pub fn process(&self, acting: bool, buffer: &mut Vec<u8>) -> Option<Process> {
         let stat = parse::stat(self.read("stat", buffer, 4096).ok()?)?;
+        let (pid, first_ended) = (stat.pid, stat.first_ended());
         let mut process = Process {
-            pid: stat.pid,
+            pid,
             start_ticks: stat.start_ticks,
             ppid: stat.ppid,
             pgid: stat.pgid,
@@ -212,11 +213,32 @@ impl Handle {
         if process.ended {
             return Some(process);
         }
-        process.exe = self.exe().unwrap_or_default();
+        // the first thread may have ended while others go on: what they run is found with them
+        let other = if first_ended {
+            self.other_thread(pid)
+        } else {
+            None
+        };
+        let at = other.as_ref().unwrap_or(self);
+        process.exe = at.exe().unwrap_or_default();
         if acting {
-            process.tampering |= self.foreign_loading(buffer);
+            process.tampering |= at.foreign_loading(buffer);
         }
         Some(process)
+    }
+
+    /// Another thread of a process whose first one has ended.
+    fn other_thread(&self, pid: i32) -> Option<Handle> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let list = openat(&self.dir, "task", flags, Mode::empty()).ok()?;
+        let threads = Dir::read_from(&list).ok()?.flatten();
+        let numbers = threads.filter_map(|entry| parse::integer(entry.file_name().to_bytes()));
+        numbers.filter(|tid: &i32| *tid != pid).find_map(|tid| {
+            let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = openat(&list, tid.to_string(), path, Mode::empty()).ok()?;
+            let thread = Handle { dir };
+            thread.exe_stat().is_some().then_some(thread)
+        })
     }
 
     /// What it runs now: two calls, no open.

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::actor::{Actor, Ancestor, ANCESTRY};
-use super::grouping::{Group, Grouping, Kind, Lineage};
+use super::actor::Actor;
+use super::grouping::{Group, Grouping, Lineage};
 use super::held::{Held, Hold};
 use super::process::{Handle, Process};
 use super::programs::Programs;
@@ -65,29 +65,29 @@ pub struct ActorStats {
 }
 
 /// What is known of one number.
-struct Entry {
-    process: Arc<Process>,
-    group: Option<Group>,
+pub(super) struct Entry {
+    pub(super) process: Arc<Process>,
+    pub(super) group: Option<Group>,
     /// Number of the process, where this is a thread of it.
-    leader: Option<i32>,
+    pub(super) leader: Option<i32>,
     hold: Option<Hold>,
-    ended: bool,
-    acting: bool,
+    pub(super) ended: bool,
+    pub(super) acting: bool,
     checked_ns: u64,
-    used: u64,
+    pub(super) used: u64,
 }
 
 /// The table. One per reader of a kernel queue; two tables that look at the same processes give the same keys.
 pub struct Table {
-    options: Options,
+    pub(super) options: Options,
     grouping: Arc<Grouping>,
     recheck_ns: u64,
-    entries: HashMap<i32, Entry>,
-    actors: HashMap<u64, Actor>,
+    pub(super) entries: HashMap<i32, Entry>,
+    pub(super) actors: HashMap<u64, Actor>,
     held: Held,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     now_ns: u64,
-    uses: u64,
+    pub(super) uses: u64,
     stats: ActorStats,
 }
 
@@ -181,40 +181,6 @@ impl Table {
         let entry = self.entries.get(&pid)?;
         let lives = entry.leader.is_none() && entry.hold.as_ref().is_some_and(Hold::lives);
         lives.then(|| Arc::clone(&entry.process))
-    }
-
-    /// Processes that acted for an actor and were not seen to end.
-    pub(super) fn acting(&self, key: u64) -> Vec<i32> {
-        let acted = |entry: &Entry| entry.acting && !entry.ended && entry.leader.is_none();
-        let of_key = |entry: &Entry| entry.group.is_some_and(|group| group.key.get() == key);
-        let found = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| acted(entry) && of_key(entry));
-        found.map(|(pid, _)| *pid).collect()
-    }
-
-    /// Looks again at one that acted: what it runs now, who traces it, whose code is mapped.
-    pub(super) fn look_closely(&mut self, pid: i32, key: u64) {
-        let Some(handle) = Handle::open(pid) else {
-            return;
-        };
-        let Some(mut process) = handle.process(true, &mut self.buffer) else {
-            return;
-        };
-        let same = |entry: &Entry| entry.process.start_ticks == process.start_ticks;
-        if process.ended || !self.entries.get(&pid).is_some_and(same) {
-            return;
-        }
-        process.tampering |= handle.foreign_code(&process.exe, &mut self.buffer);
-        let process = Arc::new(process);
-        if let Some(entry) = self.entries.get_mut(&pid) {
-            entry.process = Arc::clone(&process);
-        }
-        if let Some(actor) = self.actors.get_mut(&key) {
-            actor.add(&process);
-            actor.processes -= 1;
-        }
     }
 
     /// How processes are grouped.
@@ -344,73 +310,6 @@ impl Table {
         }
     }
 
-    /// Writes down that a process acted for an actor.
-    fn note(&mut self, group: Group, process: &Arc<Process>) {
-        let key = group.key.get();
-        if let Some(actor) = self.actors.get_mut(&key) {
-            actor.used = self.uses;
-            actor.add(process);
-            return;
-        }
-        let by_top = matches!(group.kind, Kind::Tree | Kind::Client | Kind::Host);
-        let top = if by_top && group.top != process.pid {
-            self.process(group.top)
-        } else {
-            None
-        };
-        let shown = top.unwrap_or_else(|| Arc::clone(process));
-        let details = Handle::open(shown.pid)
-            .filter(|handle| handle.start_ticks(&mut self.buffer) == Some(shown.start_ticks))
-            .map(|handle| handle.details(&mut self.buffer));
-        let ancestry = self.ancestry(&shown);
-        let mut actor = Actor::new(group, &shown, details.unwrap_or_default(), ancestry);
-        actor.used = self.uses;
-        actor.add(process);
-        if self.actors.len() >= self.options.actors {
-            self.forget_actors();
-        }
-        self.actors.insert(key, actor);
-    }
-
-    /// Forgets the actors that did nothing for longest.
-    fn forget_actors(&mut self) {
-        for entry in self.entries.values() {
-            let actor = entry
-                .group
-                .and_then(|group| self.actors.get_mut(&group.key.get()));
-            if let Some(actor) = actor {
-                actor.used = actor.used.max(entry.used);
-            }
-        }
-        let oldest = oldest_of(
-            self.actors.values().map(|actor| actor.used),
-            self.actors.len() / 8,
-        );
-        self.actors.retain(|_, actor| actor.used > oldest);
-    }
-
-    /// Who started it, nearest first: up to the leader of its session and who started that one.
-    fn ancestry(&mut self, process: &Process) -> Vec<Ancestor> {
-        let mut found = Vec::new();
-        let (mut pid, mut last) = (process.ppid, process.leads_session());
-        while found.len() < ANCESTRY {
-            let Some(parent) = self.process(pid) else {
-                break;
-            };
-            found.push(Ancestor {
-                pid,
-                exe: parent.exe.path.clone(),
-                comm: parent.comm.clone(),
-            });
-            if last || pid == 1 {
-                break;
-            }
-            last = parent.leads_session();
-            pid = parent.ppid;
-        }
-        found
-    }
-
     fn entry(&self, process: Process, hold: Option<Hold>, acting: bool) -> Entry {
         Entry {
             ended: process.ended,
@@ -448,8 +347,9 @@ impl Lineage for Table {
         let handle = Handle::open(pid)?;
         let (hold, _) = self.held.hold(pid);
         let process = handle.process(false, &mut self.buffer)?;
-        if let Some(entry) = self.entries.get(&pid) {
+        if let Some(entry) = self.entries.get_mut(&pid) {
             if entry.process.start_ticks == process.start_ticks && entry.leader.is_none() {
+                entry.hold = entry.hold.take().or(hold);
                 return Some(Arc::clone(&entry.process));
             }
             self.stats.reused += u64::from(entry.leader.is_none());
@@ -468,7 +368,7 @@ impl Lineage for Table {
 }
 
 /// The use below or at which the `count` least lately used lie.
-fn oldest_of(used: impl Iterator<Item = u64>, count: usize) -> u64 {
+pub(super) fn oldest_of(used: impl Iterator<Item = u64>, count: usize) -> u64 {
     let mut all: Vec<u64> = used.collect();
     let at = count.min(all.len().saturating_sub(1));
     *all.select_nth_unstable(at).1
