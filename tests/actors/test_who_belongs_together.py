@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,10 +190,14 @@ def _controlling() -> None:
 def test_a_typed_loop_is_one_actor_and_a_background_job_another(actors: Actors, processes: Processes) -> None:
     terminal = Terminal(processes)
     terminal.type("sleep 101 & sleep 102 &")
-    terminal.type("for i in 1 2 3; do sleep 0.$i; done; /bin/sleep 103 | cat")
+    terminal.type("for i in 1 2; do sleep 20$i; done; /bin/sleep 103 | cat")
     until(lambda: terminal.running("101") and terminal.running("102"), "the jobs")
-    until(lambda: terminal.running("0.2"), "the second turn of the loop")
-    turn = keys_of(actors, terminal.running("0.2"))
+    turn: set[int] = set()
+    for program in ("201", "202"):
+        until(lambda program=program: terminal.running(program), "a turn of the loop")
+        (pid,) = terminal.running(program)
+        turn |= keys_of(actors, {pid})
+        os.kill(pid, signal.SIGKILL)
     until(lambda: terminal.running("103"), "the last command")
     last = terminal.running("103")
     shell = keys_of(actors, {terminal.shell.pid})
