@@ -20,6 +20,7 @@ TABLE: dict[str, tuple[set[str], str]] = {
     "shieldd.respond": ({"model", "errors", "native", "config"}, "an actor acts; what for was decided elsewhere"),
     "shieldd.store": ({"model", "errors", "native", "config"}, "it records; it must open when all else is broken"),
     "shieldd.keys": ({"model", "errors", "native", "config"}, "keys stay apart from whoever uses them"),
+    "shieldd.actors": ({"model", "errors", "native"}, "it says who acted; what that means is the guard's affair"),
     "shieldd.scan": ({"model", "errors", "native", "config"}, "it reads files by descriptor and says what matched"),
     "shieldd.api": ({"model", "errors", "config"}, "the edge speaks to the engine's contract, not to the parts"),
     "shieldd.pipeline": ({"model", "errors"}, "the product as one loop: it knows the parts by their contracts alone"),
