@@ -11,6 +11,7 @@ from typing import Final
 from shieldd import __version__
 from shieldd.errors import ShieldError
 from shieldd.model.names import printable
+from shieldd.signals import Signals
 
 DEFAULT_CONFIG: Final = Path("/etc/shieldd/shieldd.toml")
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _version()
         if arguments.check_config is not None:
             return _check(arguments.check_config)
+        signals = Signals()  # before the imports below: their libraries start threads, which inherit what is blocked
         from shieldd.compose import Daemon  # noqa: PLC0415 - --version and --check-config need none of it
         from shieldd.config import Config  # noqa: PLC0415
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = Config.personal(arguments.protect, socket=arguments.socket, state_dir=arguments.state)
         else:
             config = Config.load(arguments.config or DEFAULT_CONFIG)
-        return Daemon(config).serve()
+        return Daemon(config).serve(signals)
     except ShieldError as error:
         where = f" ({printable(error.path)})" if error.path else ""
         print(f"shieldd: {error.message}{where} [{error.code}]", file=sys.stderr)

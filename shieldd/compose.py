@@ -45,6 +45,7 @@ from shieldd.respond.acts import ActPool
 from shieldd.respond.quarantine import Quarantine
 from shieldd.respond.seal import Sealer
 from shieldd.selftest import self_test
+from shieldd.signals import Signals
 from shieldd.store import Store
 from shieldd.store.retention import Keep
 from shieldd.survey import Found, Survey
@@ -54,7 +55,6 @@ CHECK_S: Final = 1.0  # pace of the main thread: watchdog, threads alive, housek
 PIPELINE_LATE_S: Final = 5.0  # a loop that has not turned for so long is reported and not vouched for
 PRUNE_S: Final = 3600.0
 SAVE_S: Final = 300.0
-SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 log = structlog.get_logger("shieldd")
 
@@ -75,13 +75,12 @@ class Daemon:
         self._survey: Survey
         self._surveying: threading.Thread | None = None
 
-    def serve(self) -> int:
+    def serve(self, signals: Signals) -> int:
         """Start, serve until a signal ends it, stop; the exit status.
 
         Raises:
             ShieldError: when it cannot start.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # before any thread: only this one takes signals
         logs.configure(self._config.daemon.log_level.value)
         os.umask(0o077)
         self._store = Store(self._config.store_path, roots=[tree.root for tree in self._config.tree])
@@ -91,7 +90,7 @@ class Daemon:
                 service.notify(f"READY=1\nSTATUS=guarding {len(self._config.tree)} trees")
                 log.info("ready", version=__version__, trees=len(self._config.tree), pid=os.getpid())
                 try:
-                    self._wait()
+                    self._wait(signals)
                 finally:
                     service.notify("STOPPING=1")
                     self._stop()
@@ -270,18 +269,18 @@ class Daemon:
         thread.start()
         self._threads.append(thread)
 
-    def _wait(self) -> None:
+    def _wait(self, signals: Signals) -> None:
         """The main thread: signals, watchdog, housekeeping."""
         watchdog = service.watchdog_interval_s()
         pace = min(CHECK_S, watchdog) if watchdog else CHECK_S
         pruned = saved = time.monotonic()
         while True:
-            taken = signal.sigtimedwait(SIGNALS, pace)
-            if taken is not None:
-                if taken.si_signo != signal.SIGHUP:
-                    log.info("stopping", signal=signal.Signals(taken.si_signo).name)
-                    return
+            taken = signals.wait(pace)
+            if taken is signal.SIGHUP:
                 self._reload()
+            elif taken is not None:
+                log.info("stopping", signal=taken.name)
+                return
             self._watch_store()
             if self._healthy():
                 service.notify("WATCHDOG=1")

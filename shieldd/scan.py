@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import yara
 
@@ -27,6 +27,9 @@ EICAR_TAIL: Final = b" \t\r\n\x1a"
 SCAN_LIMIT_BYTES: Final = 16 << 20
 TIME_LIMIT_S: Final = 2
 DIGEST_LIMIT: Final = 5_000_000
+RULES_LIMIT_BYTES: Final = 64 << 20
+DIGESTS_LIMIT_BYTES: Final = 1 << 30  # the most entries, with room for comments
+LINE_LIMIT_BYTES: Final = 64 << 10
 _CHUNK_BYTES: Final = 1 << 20
 _MALICIOUS_FILE: Final = "T1204.002"
 _EICAR_TEXT: Final = "EICAR anti-malware test file"
@@ -147,7 +150,10 @@ def _compiled(paths: Sequence[Path]) -> yara.Rules | None:
     if not paths:
         return None
     try:
-        sources = {f"{at}:{path.name}": path.read_text("utf-8") for at, path in enumerate(paths)}
+        sources: dict[str, str] = {}
+        for at, path in enumerate(paths):
+            with _regular(path, "scan.rules", RULES_LIMIT_BYTES) as file:
+                sources[f"{at}:{path.name}"] = file.read(RULES_LIMIT_BYTES).decode("utf-8")
         return yara.compile(sources=sources, externals={"document": False}, includes=False, error_on_warning=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ShieldError("scan.rules", f"signature rules cannot be read: {error.__class__.__name__}") from error
@@ -155,10 +161,23 @@ def _compiled(paths: Sequence[Path]) -> yara.Rules | None:
         raise ShieldError("scan.rules", f"signature rules do not compile: {error}") from error
 
 
+def _regular(path: Path, code: str, limit_bytes: int) -> BinaryIO:
+    """Open what the configuration names without ever waiting on it: a FIFO or a device is refused, and a giant too."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+    seen = os.fstat(file.fileno())
+    if stat.S_ISREG(seen.st_mode) and seen.st_size <= limit_bytes:
+        return file
+    file.close()
+    wrong = f"is larger than {limit_bytes >> 20} MiB" if stat.S_ISREG(seen.st_mode) else "is not a regular file"
+    raise ShieldError(code, f"{path.name!r} {wrong}")
+
+
 def _digest_lines(path: Path) -> Iterable[bytes]:
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with _regular(path, "scan.digests", DIGESTS_LIMIT_BYTES) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT_BYTES), b""), 1):
+                if len(line) == LINE_LIMIT_BYTES:
+                    raise ShieldError("scan.digests", f"digest list {path.name!r} line {number} is too long")
                 text = line.partition(b"#")[0].split()
                 if not text:
                     continue

@@ -80,6 +80,27 @@ def test_rules_that_do_not_compile_are_refused(tmp_path: Path, source: str) -> N
         assert caught.value.code == "scan.rules"
 
 
+@pytest.mark.parametrize("code", ["scan.digests", "scan.rules"])
+@pytest.mark.parametrize("what", ["pipe", "device", "giant"])
+def test_what_would_hold_the_reload_is_refused(tmp_path: Path, code: str, what: str) -> None:
+    path = Path("/dev/zero") if what == "device" else tmp_path / what
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "giant":
+        path.write_bytes(b"")
+        os.truncate(path, (1 << 30) + 1)
+    with pytest.raises(ShieldError) as caught:
+        Scanner.load([path] if code == "scan.rules" else [], [path] if code == "scan.digests" else [])
+    assert caught.value.code == code
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "bad.txt"
+    listed.write_bytes(b"a" * (64 << 10))
+    with pytest.raises(ShieldError, match="too long"):
+        Scanner.load([], [listed])
+
+
 def test_programs_under_documents_names(scanner: Scanner, opened) -> None:
     elf = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + bytes(100)
     match = scanner.scan(opened(elf), b"Invoice.PDF")
