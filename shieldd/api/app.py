@@ -38,7 +38,8 @@ from shieldd.api.strict import from_json, from_query
 from shieldd.errors import ShieldError
 
 log = logging.getLogger("shieldd.api")
-READ_THREADS: Final = 8
+READ_THREADS: Final = 8  # of the readers' groups, all of them together
+MASTER_THREADS: Final = 4  # of root and our own user, who are answered however busy the readers keep theirs
 WORK_THREADS: Final = 8  # long actions and contents at once; further ones wait
 T = TypeVar("T")
 
@@ -53,17 +54,23 @@ class Api:
     limits: Limits
     version: str
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READ_THREADS, "shieldd-api"))
+    masters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MASTER_THREADS, "shieldd-master"))
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORK_THREADS, "shieldd-work"))
     requests: Counter[int] = field(default_factory=Counter)
     feeds: set[Feed[Any]] = field(default_factory=set)
 
-    async def read(self, call: Callable[[], T]) -> T:
+    def pool(self, uid: int) -> ThreadPoolExecutor:
+        """The threads on which a caller's short calls run."""
+        return self.masters if self.access.master(uid) else self.readers
+
+    async def read(self, uid: int, call: Callable[[], T]) -> T:
         """Run a call that is expected to be short."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, call)
+        return await asyncio.get_running_loop().run_in_executor(self.pool(uid), call)
 
     def close(self) -> None:
         """Let the threads go; what runs is finished by itself."""
         self.readers.shutdown(wait=False, cancel_futures=True)
+        self.masters.shutdown(wait=False, cancel_futures=True)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def metrics(self) -> tuple[a.Metric, ...]:
@@ -138,7 +145,7 @@ def _endpoint(api: Api, route: Route, description: bytes) -> Callable[[Request],
         allowed = (
             api.access.allowed(peer)
             if api.access.master(peer.uid)
-            else await api.read(lambda: api.access.allowed(peer))
+            else await api.read(peer.uid, lambda: api.access.allowed(peer))
         )
         if route.permission not in allowed:
             raise ShieldError("api.denied", f"not allowed for uid {peer.uid}: {route.permission.value}")
@@ -154,15 +161,15 @@ def _endpoint(api: Api, route: Route, description: bytes) -> Callable[[Request],
             asked = from_json(route.request, body, request.path_params)
         match route.shape:
             case Shape.JSON:
-                content = await api.read(lambda: dumps(route.call(api.engine, caller, asked)))
+                content = await api.read(peer.uid, lambda: dumps(route.call(api.engine, caller, asked)))
                 return Response(content, media_type="application/json")
             case Shape.METRICS:
-                content = await api.read(lambda: exposition((*api.engine.metrics(), *api.metrics())))
+                content = await api.read(peer.uid, lambda: exposition((*api.engine.metrics(), *api.metrics())))
                 return Response(content, headers={"content-type": CONTENT_TYPE})
             case Shape.OPENAPI:
                 return Response(description, media_type="application/json")
             case Shape.FOLLOW:
-                return FollowResponse(api.engine, asked, api.readers, api.feeds, api.limits.follow_write_s)
+                return FollowResponse(api.engine, asked, api.pool(peer.uid), api.feeds, api.limits.follow_write_s)
             case Shape.ACTION:
                 action = ActionResponse(lambda: route.call(api.engine, caller, asked), api.workers)
                 await action.begin()

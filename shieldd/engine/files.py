@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from shieldd.api import answers as a
 from shieldd.api import requests as r
@@ -81,9 +82,10 @@ class Files:
         trees = self._parts.trees
         every = request.recursive
         chosen = list(choose(trees, request.paths, recursive=every, suffix=SUFFIX if every else None))
-        return a.FileStatuses(tuple(self._status(x, verify=request.verify) for x in chosen))
+        held = cache(self._parts.store.quarantine.places)  # at most once for a request, however many are missing
+        return a.FileStatuses(tuple(self._status(x, held, verify=request.verify) for x in chosen))
 
-    def _status(self, one: Chosen, *, verify: bool) -> a.FileStatus:
+    def _status(self, one: Chosen, held: Callable[[], dict[bytes, str]], *, verify: bool) -> a.FileStatus:
         if one.tree is None:
             error = one.error
             return _status_of(one, "error", code=error.code if error else "", reason=error.message if error else "")
@@ -91,7 +93,7 @@ class Files:
         try:
             head = envelope.header(fd_root, one.path)
         except ShieldError as error:
-            return self._not_sealed(one, error)
+            return self._not_sealed(one, error, held)
         recipient = head.recipients[0] if head.recipients else None
         try:
             found = envelope.metadata(fd_root, one.path, keyring)
@@ -116,11 +118,11 @@ class Files:
             reason="",
         )
 
-    def _not_sealed(self, one: Chosen, error: ShieldError) -> a.FileStatus:
+    def _not_sealed(self, one: Chosen, error: ShieldError, held: Callable[[], dict[bytes, str]]) -> a.FileStatus:
         if error.code == "file.missing":
-            for held in self._parts.store.quarantine.list(limit=100_000).items:
-                if self._parts.store.roots[held.tree] + b"/" + held.original == one.absolute:
-                    return _status_of(one, "quarantined", reason=held.id)
+            object_id = held().get(one.absolute)
+            if object_id is not None:
+                return _status_of(one, "quarantined", reason=object_id)
             return _status_of(one, "missing", code=error.code, reason=error.message)
         if error.code not in ("envelope.magic", "envelope.truncated") or one.tree is None:
             return _status_of(one, "error", code=error.code, reason=error.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -129,6 +130,12 @@ class Quarantined:
             self._record, "SELECT * FROM quarantine{where} ORDER BY at_ns, id LIMIT ?", where, [limit + 1]
         )
         return page(found, limit, newest_first=False)
+
+    def places(self) -> dict[bytes, str]:
+        """Absolute path that each object was taken from -> its id, the latest where there are several."""
+        roots, at = self._access.roots, self._access.tree_index
+        rows = self._access.rows("SELECT id, tree, original FROM quarantine ORDER BY at_ns, id")
+        return {os.path.join(roots[at(row["tree"])], row["original"]): row["id"] for row in rows}
 
     def not_under(self, key_id: bytes, *, after: str = "", limit: int = 1000) -> Page[QuarantineRecord]:
         """Objects wrapped by another key than this one, by id."""

@@ -6,14 +6,18 @@ import grp
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from shieldd.api.access import ALL, NOBODY, NOTHING, READ, Access, Peer, Permission
+from shieldd.api.app import READ_THREADS
 from shieldd.api.protocol import Limits
 from shieldd.api.routes import ROUTES, Route, Shape
+from shieldd.errors import ShieldError
 from tests.api.conftest import Served, serve
 from tests.api.identity import as_user, hold_as_user
 
@@ -129,3 +133,28 @@ def test_one_user_cannot_take_all_connections(shared: Served) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@pytest.mark.root
+def test_readers_that_keep_all_their_threads_busy_do_not_keep_root_out(
+    shared: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_gid = grp.getgrnam(READERS).gr_gid
+    go_on = threading.Event()
+    busy = threading.Semaphore(0)
+
+    def slow() -> object:
+        busy.release()
+        go_on.wait(60.0)
+        raise ShieldError("api.not-found")
+
+    monkeypatch.setattr(shared.engine, "keys", slow)
+    ask = b"GET /v1/keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with ThreadPoolExecutor(16) as crowd:
+        answers = [crowd.submit(as_user, STRANGER, reader_gid, shared.path, ask) for _ in range(16)]
+        try:
+            assert all(busy.acquire(timeout=20.0) for _ in range(READ_THREADS))
+            assert shared.ask("GET", "/v1/status")[0] == 200
+        finally:
+            go_on.set()
+        assert {status_of(answer.result()) for answer in answers} == {404}

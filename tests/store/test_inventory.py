@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,8 @@ def test_the_quarantine_by_age_and_id(store: Store) -> None:
     with pytest.raises(ShieldError) as caught:
         store.quarantine.list(after="gone")
     assert caught.value.code == "api.not-found"
+    one = store.quarantine.get("abcdef01")
+    assert store.quarantine.places() == {os.path.join(store.roots[one.tree], one.original): "abcdef01"}, "the latest"
     store.quarantine.remove(["abcdef01"])
     assert store.quarantine.rebuild([quarantined("x1"), quarantined("x2")]) == 2
     assert store.counts().quarantined == 2
