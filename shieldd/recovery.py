@@ -10,10 +10,12 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome
 from shieldd.model.incident import TakenAction
 from shieldd.native import envelope
-from shieldd.respond import Ended, Trees
+from shieldd.respond import Ended, GuardedTree, Trees
 from shieldd.respond.quarantine import SUFFIX, Quarantine
+from shieldd.respond.seal import opens
 from shieldd.store import SealedRecord, Store
 
+NAMES_LOOKED_AT = 9  # of a sealed form: NAME.shield, NAME.2.shield, …
 log = structlog.get_logger("shieldd.recovery")
 
 
@@ -41,19 +43,24 @@ def recover(
         store.quarantine.remove([x.id for x in store.quarantine.list(limit=100_000).items if x.id not in present])
     if pending:
         held = {x.id for x in store.quarantine.list(limit=100_000).items}
-        store.finish([_closed(store, held, x) for x in pending])
+        store.finish([_closed(store, trees, held, x) for x in pending])
         log.warning("acts that a crash cut off were closed", count=len(pending))
 
 
 _FILE_ACTS = (ActionKind.SEAL, ActionKind.OPEN)
 
 
-def _closed(store: Store, held: set[str], act: TakenAction) -> Ended:
+def _closed(store: Store, trees: Trees, held: set[str], act: TakenAction) -> Ended:
     """How an act ended that was cut off before it said so: by what lies on the disk now."""
-    finished = act.kind is ActionKind.QUARANTINE and act.undo.rpartition(" ")[2] in held
-    finished = finished or (act.kind is ActionKind.SEAL and store.files.get(act.tree, act.path + SUFFIX) is not None)
-    if finished:
-        return Ended(act.id, Outcome.DONE, f"{act.reason}; finished after a crash", act.undo)
+    reason = f"{act.reason}; finished after a crash"
+    if act.kind is ActionKind.QUARANTINE and act.undo.rpartition(" ")[2] in held:
+        return Ended(act.id, Outcome.DONE, reason, act.undo)
+    if act.kind is ActionKind.SEAL and act.tree < len(trees):
+        # an older seal of a file of that name may lie beside it: only one made since is this act's
+        found = [x for x in (store.files.get(act.tree, name) for name in _names(act.path)) if x is not None]
+        ours = next((x for x in found if x.original == act.path and x.sealed_at_ns >= act.at_ns), None)
+        if ours is not None:
+            return Ended(act.id, Outcome.DONE, reason, opens(trees[act.tree], ours.path))
     reason = "interrupted by a crash; the file is whole, in the clear or sealed (shieldctl files status)"
     return Ended(act.id, Outcome.FAILED, reason, "")
 
@@ -63,29 +70,38 @@ def _sealed_again(store: Store, keyring: envelope.Keyring, trees: Trees, touched
     for index, path in touched:
         if index >= len(trees):
             continue
-        tree = trees[index]
-        sealed = path if path.endswith(b".shield") else path + b".shield"
-        try:
-            found = envelope.metadata(tree.root_fd, sealed, keyring)
-            head = envelope.header(tree.root_fd, sealed)
-        except ShieldError:
-            store.files.remove([(index, sealed)])
-            continue
-        store.files.upsert(
-            [
-                SealedRecord(
-                    tree=index,
-                    path=sealed,
-                    original=found.path,
-                    size=found.size,
-                    sealed_at_ns=found.sealed_at_ns,
-                    why=found.why,
-                    threat_id="",
-                    file_id=found.file_id,
-                    key_id=head.recipients[0].key_id,
-                    key_version=head.recipients[0].version,
-                    digest=found.blake3,
-                    generation=head.generation,
-                )
-            ]
-        )
+        for sealed in [path] if path.endswith(SUFFIX) else _names(path):
+            _noted(store, keyring, trees[index], sealed)
+
+
+def _names(path: bytes) -> list[bytes]:
+    """The names that the core gives to a sealed form, the first that are free (longer ones than 255 bytes aside)."""
+    return [path + SUFFIX, *(path + b".%d" % turn + SUFFIX for turn in range(2, NAMES_LOOKED_AT + 1))]
+
+
+def _noted(store: Store, keyring: envelope.Keyring, tree: GuardedTree, sealed: bytes) -> None:
+    try:
+        found = envelope.metadata(tree.root_fd, sealed, keyring)
+        head = envelope.header(tree.root_fd, sealed)
+    except ShieldError:
+        if store.files.get(tree.index, sealed) is not None:
+            store.files.remove([(tree.index, sealed)])
+        return
+    store.files.upsert(
+        [
+            SealedRecord(
+                tree=tree.index,
+                path=sealed,
+                original=found.path,
+                size=found.size,
+                sealed_at_ns=found.sealed_at_ns,
+                why=found.why,
+                threat_id="",
+                file_id=found.file_id,
+                key_id=head.recipients[0].key_id,
+                key_version=head.recipients[0].version,
+                digest=found.blake3,
+                generation=head.generation,
+            )
+        ]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ from shieldctl import action
 from shieldctl import options as o
 from shieldctl.render import Screen, cell, size, write_bytes
 from shieldd.errors import CODES, ShieldError
+from shieldd.model.names import shell_word
 
 FINDINGS: Final = 6
 Paths = Annotated[list[str], typer.Argument(help="Files.", metavar="PATH…", show_default=False)]
@@ -69,7 +71,7 @@ def cat(
             write_bytes(chunk)
     except ShieldError as error:
         if error.code == "cli.cut":
-            error.hint = f"shieldctl files status --verify {path}"
+            error.hint = f"shieldctl files status --verify {shell_word(os.fsencode(path))}"
         raise
 
 

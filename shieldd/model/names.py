@@ -6,6 +6,7 @@ Apart from `event.py` so that the command line can escape a name without loading
 from __future__ import annotations
 
 import base64
+import shlex
 
 
 def printable(name: bytes) -> str:
@@ -27,6 +28,15 @@ def printable(name: bytes) -> str:
         else:
             out.append(char)
     return "".join(out)
+
+
+def shell_word(name: bytes) -> str:
+    r"""A name as one word that a POSIX-like shell takes literally, `$'…'` (bash, zsh, ksh) where it needs bytes."""
+    shown = printable(name)
+    if shown.encode("utf-8", "surrogatepass") == name:
+        return shlex.quote(shown)
+    plain = (chr(x) if 0x20 <= x < 0x7F and x not in b"'\\" else f"\\x{x:02x}" for x in name)
+    return f"$'{''.join(plain)}'"
 
 
 def path_json(name: bytes, key: str = "path") -> dict[str, str]:

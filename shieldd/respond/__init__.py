@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -179,10 +179,15 @@ def announced(
 
 
 @contextmanager
-def recorded(ledger: Ledger, action: TakenAction) -> Iterator[TakenAction]:
+def recorded(
+    ledger: Ledger, action: TakenAction, *, done: Callable[[], tuple[str, str]] | None = None
+) -> Iterator[TakenAction]:
     """Intent before, result after, around one act.
 
     A `ShieldError` from the act is recorded as failed with its code and raised on.
+
+    Args:
+        done: asked after the act for its reason and its undo, where only the act itself can say them.
     """
     ledger.intend([action])
     try:
@@ -190,7 +195,8 @@ def recorded(ledger: Ledger, action: TakenAction) -> Iterator[TakenAction]:
     except ShieldError as error:
         ledger.finish([failed(action, error)])
         raise
-    ledger.finish([Ended(action.id, Outcome.DONE, action.reason, action.undo)])
+    reason, undo = done() if done is not None else (action.reason, action.undo)
+    ledger.finish([Ended(action.id, Outcome.DONE, reason, undo)])
 
 
 def failed(action: TakenAction, error: ShieldError) -> Ended:

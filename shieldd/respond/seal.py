@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome
-from shieldd.model.event import printable
+from shieldd.model.names import shell_word
 from shieldd.native import envelope
 from shieldd.respond import (
     OURS_GONE,
@@ -83,6 +83,11 @@ def sealed_name(path: bytes) -> bytes:
     return path + SUFFIX
 
 
+def opens(tree: GuardedTree, path: bytes) -> str:
+    """The command that takes a seal back: of the name that the sealed file really has, and safe to paste."""
+    return f"shieldctl files open {shell_word(tree.absolute(path))}"
+
+
 def original_name(path: bytes) -> bytes:
     """What a sealed file's own name most likely is; the sealed metadata has the last word."""
     return path.removesuffix(SUFFIX)
@@ -136,9 +141,12 @@ class Sealer:
         self, tree: GuardedTree, path: bytes, *, threat_id: str = "", why: str, inode: tuple[int, int] | None = None
     ) -> Result:
         """Seal one file; raises `ShieldError` with nothing lost when it cannot be done."""
-        undo = f"shieldctl files open {printable(tree.absolute(sealed_name(path)))}"
-        action = announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why, undo=undo)
-        with recorded(self._ledger, action), announced_to(self._notice, tree, _seal_changes([path])):
+        action = announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why)
+        done: envelope.Sealed
+        with (
+            recorded(self._ledger, action, done=lambda: (why, opens(tree, done.path))),
+            announced_to(self._notice, tree, _seal_changes([path])),
+        ):
             still_there(tree)
             still_the_one(tree, path, inode)
             self._count(1)
@@ -159,17 +167,7 @@ class Sealer:
             yield from self._seal_group(tree, paths[at : at + GROUP], threat_id, why)
 
     def _seal_group(self, tree: GuardedTree, paths: Sequence[bytes], threat_id: str, why: str) -> list[Result]:
-        actions = [
-            announced(
-                ActionKind.SEAL,
-                tree,
-                path,
-                threat_id=threat_id,
-                reason=why,
-                undo=f"shieldctl files open {printable(tree.absolute(sealed_name(path)))}",
-            )
-            for path in paths
-        ]
+        actions = [announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why) for path in paths]
         self._ledger.intend(actions)
         try:
             still_there(tree)
@@ -190,7 +188,7 @@ class Sealer:
                 ended.append(failed(action, outcome))
                 results.append(Result(path, Outcome.FAILED, code=outcome.code, reason=outcome.message))
                 continue
-            ended.append(Ended(action.id, Outcome.DONE, action.reason, action.undo))
+            ended.append(Ended(action.id, Outcome.DONE, action.reason, opens(tree, outcome.path)))
             entries.append(self._entry(tree, path, outcome, why, threat_id))
             results.append(Result(path, Outcome.DONE, outcome.path, outcome.size))
         self._inventory.sealed(entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,18 @@ def _act(kind: ActionKind, undo: str, path: bytes = b"a.txt") -> TakenAction:
 
 
 def test_an_act_that_was_done_before_the_crash_is_closed_as_done_with_its_undo(tmp_path: Path) -> None:
+    trees = Trees([GuardedTree(0, b"/t", -1)])
     with Store(tmp_path / "state" / "shieldd.db", roots=[b"/t"]) as store:
         undo = "shieldctl quarantine restore q1"
-        done = _closed(store, {"q1"}, _act(ActionKind.QUARANTINE, undo))
+        done = _closed(store, trees, {"q1"}, _act(ActionKind.QUARANTINE, undo))
         assert (done.outcome, done.undo) == (Outcome.DONE, undo)
-        assert _closed(store, set(), _act(ActionKind.QUARANTINE, undo)).outcome is Outcome.FAILED
-        seal = _act(ActionKind.SEAL, "shieldctl files open /t/a.txt.shield")
-        assert _closed(store, set(), seal).outcome is Outcome.FAILED
-        store.files.upsert(
-            [SealedRecord(0, b"a.txt.shield", b"a.txt", 1, 1, "why", "", b"f" * 16, b"k" * 16, 1, b"d" * 32)]
-        )
-        assert _closed(store, set(), seal).outcome is Outcome.DONE
+        assert _closed(store, trees, set(), _act(ActionKind.QUARANTINE, undo)).outcome is Outcome.FAILED
+        seal = _act(ActionKind.SEAL, "")
+        assert _closed(store, trees, set(), seal).outcome is Outcome.FAILED
+        whole = SealedRecord(0, b"a.txt.shield", b"a.txt", 1, 0, "why", "", b"f" * 16, b"k" * 16, 1, b"d" * 32)
+        store.files.upsert([whole])
+        assert _closed(store, trees, set(), seal).outcome is Outcome.FAILED, "that one was sealed before the act began"
+        store.files.upsert([replace(whole, path=b"a.txt.2.shield", sealed_at_ns=1)])
+        done = _closed(store, trees, set(), seal)
+        assert (done.outcome, done.undo) == (Outcome.DONE, "shieldctl files open /t/a.txt.2.shield")
         assert store.actions(ActionFilter()).items == ()

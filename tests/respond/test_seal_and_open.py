@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def test_a_sealed_file_comes_back_and_the_list_follows(bench: Bench) -> None:
     assert b"patient" not in (bench.root / "report.csv.shield").read_bytes()
     entry = bench.lists.sealed_now[(0, b"report.csv.shield")]
     assert (entry.original, entry.why, entry.threat_id, entry.key_version) == (b"report.csv", "exposed", "t1", 1)
-    assert bench.ledger.intents[0].undo.endswith("report.csv.shield")
+    assert bench.ledger.ended[0].undo.endswith("report.csv.shield")
 
     opened = bench.sealer.open(bench.tree, b"report.csv.shield", why="asked for")
 
@@ -122,3 +124,27 @@ def test_nothing_is_done_in_a_tree_whose_name_stands_for_another(bench: Bench) -
     assert [x.code for x in bench.sealer.seal_many(bench.tree, [b"a"], why="x")] == ["watch.gone"]
     assert (moved / "a").read_bytes() == b"x"
     assert all(x.outcome is Outcome.FAILED for x in bench.ledger.ended)
+
+
+@pytest.mark.parametrize(
+    "name", [b"$(touch pwned).csv", b"a'b\\c;d.csv", b"\xff\x01 x.csv", b"-rf.csv", "\u202etxt".encode()]
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_the_undo_is_safe_to_paste_and_names_the_file_that_there_is(bench: Bench, name: bytes, many: bool) -> None:
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("not installed: bash")
+    root = os.fsencode(bench.root)
+    for content in (b"first", b"second"):
+        with open(os.path.join(root, name), "wb") as file:
+            file.write(content)
+        if many:
+            (result,) = bench.sealer.seal_many(bench.tree, [name], why="test")
+        else:
+            result = bench.sealer.seal(bench.tree, name, why="test")
+    assert result.to == name + b".2.shield"
+    undo = bench.ledger.ended[-1].undo
+    assert undo.isascii() or undo.isprintable()
+    shown = subprocess.run([shell, "-c", f"shieldctl() {{ printf '%s\\0' \"$@\"; }}; {undo}"], capture_output=True)
+    assert shown.stdout.split(b"\0") == [b"files", b"open", os.path.join(root, result.to), b""]
+    assert not (bench.root / "pwned").exists()
