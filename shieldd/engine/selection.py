@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shieldd.errors import ShieldError
-from shieldd.native.files import is_own_name
+from shieldd.native.files import is_own_name, open_beneath
 from shieldd.respond import GuardedTree, Trees
 
 
@@ -61,17 +61,19 @@ def _beneath(trees: Trees, asked: bytes, suffix: bytes | None) -> Iterator[Chose
     whole = next((tree for tree in trees if tree.root.rstrip(b"/") == asked.rstrip(b"/")), None)
     tree, path = (whole, b".") if whole is not None else trees.locate(asked)
     try:
-        found = os.stat(path, dir_fd=tree.root_fd, follow_symlinks=False)
-    except OSError as error:
-        raise ShieldError("file.missing", errno=error.errno, path=asked) from error
-    if not stat.S_ISDIR(found.st_mode):
+        fd = open_beneath(tree.root_fd, path, os.O_DIRECTORY)  # the kernel refuses a link anywhere on the way
+    except ShieldError as error:
+        if error.errno != errno.ENOTDIR:
+            raise
         yield Chosen(asked, tree, path)
         return
-    for top, directories, names, _ in os.fwalk(path, dir_fd=tree.root_fd, follow_symlinks=False):
-        directories.sort()
-        for name in sorted(names):
-            ours = is_own_name(name)
-            wanted = name.endswith(suffix) if suffix is not None else not name.endswith(b".shield")
-            if wanted and not ours:
-                full = os.path.normpath(os.path.join(top, name))
-                yield Chosen(asked, tree, full)
+    try:
+        for top, directories, names, _ in os.fwalk(b".", dir_fd=fd, follow_symlinks=False):
+            directories.sort()
+            for name in sorted(names):
+                ours = is_own_name(name)
+                wanted = name.endswith(suffix) if suffix is not None else not name.endswith(b".shield")
+                if wanted and not ours:
+                    yield Chosen(asked, tree, os.path.normpath(os.path.join(path, top, name)))
+    finally:
+        os.close(fd)

@@ -41,6 +41,26 @@ def test_a_directory_stands_for_its_plain_files_and_never_for_canaries(trees: Tr
     assert named.error is not None and named.error.code == "file.canary"
 
 
+def test_a_link_on_the_way_is_refused_and_a_file_stands_for_itself(trees: Trees, tmp_path: Path) -> None:
+    root = trees[0].root
+    (tmp_path / "outside" / "hidden").mkdir(parents=True)
+    (tmp_path / "outside" / "hidden" / "secret.shield").write_bytes(b"x")
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "tree" / "in").symlink_to("d")
+    for name in (b"/link/hidden", b"/link", b"/in"):
+        for suffix in (None, b".shield"):
+            (one,) = choose(trees, [root + name], recursive=True, suffix=suffix)
+            assert one.error is not None and one.error.code == "file.symlink", name
+    (one,) = choose(trees, [root + b"/nothing"], recursive=True)
+    assert one.error is not None and one.error.code == "file.missing"
+    os.mkfifo(tmp_path / "tree" / "pipe")
+    for name in (b"a.txt", b"pipe"):
+        (one,) = choose(trees, [root + b"/" + name], recursive=True)
+        assert (one.error, one.path) == (None, name)
+    listed = [x.path for x in choose(trees, [root + b"/"], recursive=True, suffix=b".shield")]
+    assert listed == [b"d/c.txt.shield"], "a walk goes through no link"
+
+
 def _act(kind: ActionKind, undo: str, path: bytes = b"a.txt") -> TakenAction:
     return TakenAction("a1", "t1", kind, 0, path, 1, Outcome.PENDING, "why", undo)
 
