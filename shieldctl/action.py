@@ -63,17 +63,18 @@ def _summary(counts: Counter[str], verb: str, *, dry_run: bool) -> str:
 
 
 def _show(line: Json, screen: Screen) -> None:
-    """`outcome<tab>path<tab>where it is now or why not`."""
+    """`outcome<tab>path<tab>where it is now or why not`, and a remark on what was done where there is one."""
     moved = line["to"] if line["to"] != line["path"] else ""
     why = "" if line["outcome"] == "pending" else line["reason"]
-    rest = why or moved or line["id"]
+    remark = why if line["outcome"] == "done" and moved else ""
+    rest = (moved if remark else why) or moved or line["id"]
     if line["code"]:
         rest = f"{line['reason']} [{line['code']}]"
-    fields = [line["outcome"], line["path"], rest]
+    fields = [line["outcome"], line["path"], rest, *([remark] if remark else [])]
     if screen.terminal:
         mark = {"done": "ok", "failed": "failed", "skipped": "skipped", "pending": "would be done"}[line["outcome"]]
         arrow = " -> " if line["outcome"] in ("done", "pending") else ": "
-        text = f"{mark}  {line['path']}" + (f"{arrow}{rest}" if rest else "")
+        text = f"{mark}  {line['path']}" + (f"{arrow}{rest}" if rest else "") + (f" ({remark})" if remark else "")
         screen.line(text, {"failed": "red", "skipped": "yellow"}.get(line["outcome"], ""))
     else:
         screen.row(fields)

@@ -101,6 +101,8 @@ def restore(
     answer = o.client(context).post(f"{target}/restore", body)
     if not o.show(answer, screen):
         screen.line(f"{'would be restored' if dry_run else 'restored'}: {answer['to']}")
+        if answer["reason"] and not dry_run:
+            screen.note(answer["reason"])
 
 
 def purge(

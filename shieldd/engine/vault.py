@@ -65,8 +65,8 @@ class Vault:
             if os.path.lexists(place):
                 raise ShieldError("file.exists", path=place)
             return a.FileDone(held.original, Outcome.PENDING, place, held.id, held.size, "", "would be done")
-        held, place = self._parts.quarantine.restore(record.id, to=request.to, why=who(caller, "asked for"))
-        return a.FileDone(held.original, Outcome.DONE, place, held.id, held.size, "", "")
+        held, place, left = self._parts.quarantine.restore(record.id, to=request.to, why=who(caller, "asked for"))
+        return a.FileDone(held.original, Outcome.DONE, place, held.id, held.size, "", left)
 
     def purge(self, caller: Caller, request: r.QuarantinePurge) -> a.FileDone:
         """Destroy an object for good."""

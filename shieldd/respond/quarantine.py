@@ -33,6 +33,7 @@ from shieldd.respond import (
     still_the_one,
     still_there,
 )
+from shieldd.respond.privileges import left_out, told
 
 SUFFIX: Final = b".shield"
 WHY_LIMIT: Final = 1024  # bytes that the core seals as the reason
@@ -180,11 +181,11 @@ class Quarantine:
                 bad.append((object_id, error))
         return count, bad
 
-    def restore(self, object_id: str, *, to: bytes | None = None, why: str) -> tuple[Held, bytes]:
+    def restore(self, object_id: str, *, to: bytes | None = None, why: str) -> tuple[Held, bytes, str]:
         """Bring an object back to its place, or into the existing directory `to`; never overwrites.
 
         Returns:
-            What it was, and the absolute path where it is now.
+            What it was, the absolute path where it is now, and what it was not given back (empty: nothing).
 
         Raises:
             ShieldError: `file.exists` and nothing is changed; `file.outside` where its tree is not guarded any more
@@ -192,7 +193,8 @@ class Quarantine:
         """
         held = self.describe(object_id)
         place = held.original if to is None else os.path.join(to, os.path.basename(held.original))
-        action = self._about(held, ActionKind.RESTORE, why if to is None else f"{why}; to another directory")
+        why = why if to is None else f"{why}; to another directory"
+        action = self._about(held, ActionKind.RESTORE, why)
         try:
             tree, path = self._trees.locate(place)
         except ShieldError:
@@ -200,21 +202,26 @@ class Quarantine:
                 raise
             tree, path = None, b""
         changes = {path: OURS_MADE} if tree is not None else {}
-        with recorded(self._ledger, action), announced_to(self._notice, tree or self._trees[0], changes):
+        left = ""
+        with (
+            recorded(self._ledger, action, done=lambda: (told(why, left), "")),
+            announced_to(self._notice, tree or self._trees[0], changes),
+        ):
             name = object_id.encode() + SUFFIX
             if tree is not None:
                 still_there(tree)
-                envelope.open_into(self.directory_fd, name, tree.root_fd, path, self._keyring, self._journal)
+                opened = envelope.open_into(self.directory_fd, name, tree.root_fd, path, self._keyring, self._journal)
                 self._known(tree, path)
             else:
                 fd = open_directory(os.path.dirname(place))
                 try:
                     base = os.path.basename(place)
-                    envelope.open_into(self.directory_fd, name, fd, base, self._keyring, self._journal)
+                    opened = envelope.open_into(self.directory_fd, name, fd, base, self._keyring, self._journal)
                 finally:
                     os.close(fd)
             self._index.released(object_id)
-        return held, place
+            left = left_out(opened)
+        return held, place, left
 
     def _about(self, held: Held, kind: ActionKind, why: str) -> TakenAction:
         """An act on an object, under the tree that it came from (or the first, with the full name, if that is gone)."""

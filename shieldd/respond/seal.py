@@ -28,6 +28,7 @@ from shieldd.respond import (
     still_the_one,
     still_there,
 )
+from shieldd.respond.privileges import left_out, told
 
 SUFFIX: Final = b".shield"
 GROUP: Final = 256  # files sealed with one flush of the file system
@@ -201,12 +202,17 @@ class Sealer:
         changes = {path: OURS_GONE}
         if path.endswith(SUFFIX):
             changes[original_name(path)] = OURS_MADE
-        with recorded(self._ledger, action), announced_to(self._notice, tree, changes):
+        left = ""
+        with (
+            recorded(self._ledger, action, done=lambda: (told(why, left), "")),
+            announced_to(self._notice, tree, changes),
+        ):
             still_there(tree)
             done = envelope.open_sealed(tree.root_fd, path, self._keyring, self._journal)
             self._known(tree, done.path)
             self._inventory.opened(tree.index, path)
-        return Result(path, Outcome.DONE, done.path, done.metadata.size)
+            left = left_out(done)
+        return Result(path, Outcome.DONE, done.path, done.metadata.size, reason=left)
 
     def _entry(self, tree: GuardedTree, path: bytes, done: envelope.Sealed, why: str, threat_id: str) -> SealedEntry:
         return SealedEntry(

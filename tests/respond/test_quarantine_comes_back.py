@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shieldd.errors import ShieldError
 from shieldd.model.decision import Outcome
+from shieldd.native import envelope
+from shieldd.respond.privileges import left_out
 
 from .conftest import Bench
 
@@ -37,7 +41,7 @@ def test_an_object_comes_back_with_everything_it_had(bench: Bench, name: bytes) 
     assert b"malware" not in stored.read_bytes()
     assert (held.original, held.why, held.threat_id) == (path, "signature:eicar", "t1")
 
-    _, place = bench.quarantine.restore(held.id, why="asked for")
+    _, place, _ = bench.quarantine.restore(held.id, why="asked for")
 
     after = os.stat(place)
     assert place == path
@@ -91,7 +95,7 @@ def test_restore_to_another_directory(bench: Bench, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
 
-    _, place = bench.quarantine.restore(held.id, to=os.fsencode(other), why="asked for")
+    _, place, _ = bench.quarantine.restore(held.id, to=os.fsencode(other), why="asked for")
 
     assert place == os.fsencode(other / "a.exe")
     assert (other / "a.exe").read_bytes() == b"malware " * 100
@@ -187,3 +191,31 @@ def test_purge_is_recorded_and_final(bench: Bench) -> None:
     assert list(bench.quarantine.objects()) == []
     assert bench.ledger.intents[-1].reason == "purged: asked for"
     assert bench.counted == [1]
+
+
+def test_powers_are_not_given_back_and_that_is_said(bench: Bench) -> None:
+    file = bench.root / "tool"
+    for mode, words in ((0o6755, "set-user-ID bit, set-group-ID bit"), (0o755, "")):
+        file.write_bytes(b"x" * 100)
+        file.chmod(mode)
+        held = bench.quarantine.add(bench.tree, b"tool", why="test")
+        *_, left = bench.quarantine.restore(held.id, why="asked for")
+        said = f"not given back: {words}" if words else ""
+        assert (left, stat.S_IMODE(file.stat().st_mode)) == (said, 0o755)
+        assert bench.ledger.ended[-1].reason == f"asked for; {said}".removesuffix("; ")
+        file.chmod(mode)
+        sealed = bench.sealer.seal(bench.tree, b"tool", why="test")
+        opened = bench.sealer.open(bench.tree, sealed.to, why="asked for")
+        assert (opened.reason, stat.S_IMODE(file.stat().st_mode)) == (said, 0o755)
+        assert bench.ledger.ended[-1].reason == f"asked for; {said}".removesuffix("; ")
+
+
+def test_what_was_left_out_is_named(bench: Bench) -> None:
+    (bench.root / "f").write_bytes(b"x")
+    sealed = bench.sealer.seal(bench.tree, b"f", why="test")
+    opened = envelope.open_sealed(bench.tree.root_fd, sealed.to, bench.sealer._keyring, bench.sealer._journal)
+    many = (b"security.capability", *(b"user.%d" % number for number in range(7)))
+    assert left_out(replace(opened, skipped=many)) == (
+        "not given back: file capabilities, attribute user.0, attribute user.1, attribute user.2, attribute user.3,"
+        " attribute user.4, 2 other attributes"
+    )
