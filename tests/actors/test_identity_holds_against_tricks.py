@@ -277,11 +277,17 @@ def test_a_number_used_again_is_another_actor() -> None:
 
 def test_the_table_stays_within_its_bounds(processes: Processes) -> None:
     actors = Actors(own=[os.getpid()], processes=16, actors=16, pidfds=4)
-    top = processes.run("/bin/bash", "-c", "for i in $(seq 40); do setsid sleep 100 & done; wait").pid
-    until(lambda: sum(os.getsid(pid) == pid for pid in children(top)) == 40, "the sleepers")
-    keys = {pid: actors.of(pid) for pid in children(top)}
+    top = processes.run("/bin/bash", "-c", "for i in $(seq 40); do (setsid sleep 100 & wait) & done; wait").pid
+
+    def sleepers() -> list[int]:
+        found = [pid for shell in children(top) for pid in children(shell)]
+        return [pid for pid in found if os.getsid(pid) == pid]
+
+    until(lambda: len(sleepers()) == 40, "the sleepers")
+    keys = {pid: actors.of(pid) for pid in sleepers()}
     counts = actors.counts()
     assert counts.processes <= 17 and counts.actors <= 17 and counts.pidfds <= 4
+    assert len(set(keys.values())) == 40
     assert {pid: actors.of(pid) for pid in keys} == keys, "who was forgotten gets the same key again"
     for pid in keys:
         os.kill(pid, 9)

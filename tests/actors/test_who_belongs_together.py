@@ -18,6 +18,14 @@ from shieldd.native.actors import Actors
 from .conftest import Processes, children, session, start_ticks, until
 
 
+def words_of(pid: int) -> list[bytes]:
+    """Arguments of a process; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def keys_of(actors: Actors, pids: set[int]) -> set[int]:
     """Actors of processes, each for certain."""
     found = set()
@@ -83,6 +91,57 @@ def test_what_was_seen_keeps_its_actor_when_it_leaves_the_session(actors: Actors
     assert actors.of(child) == before
     assert dict(actors.members(before[0])).keys() == {shell.pid, child}
     shell.stdin.close()
+
+
+def leaders(actors: Actors, top: int, count: int) -> list[tuple[int, bool]]:
+    """Actors of the sleepers that a script started in sessions of their own, as they come."""
+    until(lambda: sum(os.getsid(pid) == pid and runs_sleep(pid) for pid in children(top)) >= count, "the sessions")
+    return [actors.of(pid) for pid in children(top) if os.getsid(pid) == pid]
+
+
+def runs_sleep(pid: int) -> bool:
+    """Whether it is the program already, not the shell that is about to run it."""
+    return os.readlink(f"/proc/{pid}/exe").endswith("/sleep")
+
+
+def test_a_session_for_each_file_hides_nobody(actors: Actors, processes: Processes) -> None:
+    top = processes.run("/bin/bash", "-c", "for i in $(seq 40); do setsid sleep 100 & done; wait").pid
+    found = leaders(actors, top, 40)
+    assert len(set(found)) == 8, "seven of their own, all others their starter's"
+    assert found[7:] == [actors.of(top)] * 33
+    members = dict(actors.members(actors.of(top)[0]))
+    assert top in members and len(members) == 34
+    for pid in children(top):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_few_sessions_are_actors_of_their_own(actors: Actors, processes: Processes) -> None:
+    top = processes.run("/bin/bash", "-c", "for i in $(seq 7); do setsid sleep 100 & done; wait").pid
+    found = leaders(actors, top, 7)
+    assert len(set(found)) == 7 and actors.of(top) not in found
+    for pid in children(top):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_sessions_whose_starter_left_are_one_actor(actors: Actors, processes: Processes) -> None:
+    seconds = str(100_000 + os.getpid())
+    processes.run("/bin/bash", "-c", f"for i in $(seq 20); do setsid -f sleep {seconds}; done; sleep 100")
+
+    def sleepers() -> list[int]:
+        return [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if words_of(pid)[1:2] == [seconds.encode()]
+        ]
+
+    until(lambda: sum(runs_sleep(pid) and os.getsid(pid) == pid for pid in sleepers()) == 20, "the sessions")
+    found = [actors.of(pid)[0] for pid in sorted(sleepers())]
+    try:
+        assert len(set(found)) == 8 and len(set(found[7:])) == 1
+        assert set(sorted(sleepers())[7:]) <= set(dict(actors.members(found[-1])))
+    finally:
+        for pid in sleepers():
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_any_process_that_looks_finds_the_same_key(actors: Actors, processes: Processes) -> None:
@@ -169,15 +228,7 @@ class Terminal:
 
     def running(self, seconds: str) -> set[int]:
         """Processes `sleep SECONDS` of its session."""
-        found = set()
-        for pid in session(self.shell.pid):
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if words[1:2] == [seconds.encode()]:
-                found.add(pid)
-        return found
+        return {pid for pid in session(self.shell.pid) if words_of(pid)[1:2] == [seconds.encode()]}
 
 
 def _controlling() -> None:

@@ -2,7 +2,7 @@
 //!
 //! * [`parse`]: the files of /proc, from bytes.
 //! * [`process`]: one process, read through a descriptor that is bound to it.
-//! * [`programs`], [`grouping`]: which processes are one actor, and its key.
+//! * [`programs`], [`grouping`]: which processes are one actor, and its key; `bursts`: against many small sessions.
 //! * [`table`], [`actor`]: what is remembered; [`members`]: all of an actor that live; [`guess`]: inotify's way.
 //! * [`client`]: who is behind a server's child.
 //!
@@ -10,6 +10,7 @@
 //! is done to it.
 
 pub mod actor;
+mod bursts;
 pub mod client;
 pub mod grouping;
 #[cfg(test)]

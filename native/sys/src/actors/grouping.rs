@@ -73,7 +73,7 @@ impl Grouping {
         Grouping { programs, boot }
     }
 
-    fn key(&self, domain: &[u8], fields: &[&[u8]]) -> ActorKey {
+    pub(super) fn key(&self, domain: &[u8], fields: &[&[u8]]) -> ActorKey {
         let mut hasher = blake3::Hasher::new_keyed(&self.boot);
         hasher.update(domain);
         for field in fields {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{openat, Dir, Mode, OFlags, CWD};
 
-use super::grouping::{Group, Kind, Lineage};
+use super::grouping::{Group, Grouping, Kind, Lineage};
 use super::parse;
 use super::process::{Handle, Process};
 use super::programs::Role;
@@ -50,6 +50,24 @@ impl Lineage for Pass<'_> {
     }
 }
 
+impl Pass<'_> {
+    /// As the table groups what acts, but nothing is counted.
+    fn group(&mut self, grouping: &Grouping, process: &Arc<Process>) -> Group {
+        let group = grouping.group(process, self);
+        let top = match group.kind {
+            Kind::Tree => self.process(group.top),
+            _ => None,
+        };
+        let Some(top) = top.filter(|top| self.remembered(top).is_none()) else {
+            return group;
+        };
+        match grouping.starter(&top, self) {
+            Some((starter, wider)) if self.table.bursts.on(&starter, top.start_ticks) => wider,
+            _ => group,
+        }
+    }
+}
+
 impl Table {
     /// All processes of an actor that live now: number and start, which names each beyond doubt.
     ///
@@ -70,7 +88,7 @@ impl Table {
             if process.ended || grouping.programs.role(&process) == Role::Host {
                 continue;
             }
-            let group = grouping.group(&process, &mut pass);
+            let group = pass.group(&grouping, &process);
             if group.key.get() == key && group.kind != Kind::Host {
                 found.push((pid, process.start_ticks));
             }

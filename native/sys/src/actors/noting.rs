@@ -1,4 +1,4 @@
-//! What the table writes down of an actor: who stands for it, who started it, what acted in its name.
+//! What the table writes down of a process that acts: its actor, who stands for that and started it, what acted.
 
 use std::sync::Arc;
 
@@ -8,6 +8,29 @@ use super::process::{Handle, Process};
 use super::table::{oldest_of, Entry, Table};
 
 impl Table {
+    /// Groups a process that acts for the first time.
+    pub(super) fn group(&mut self, process: &Arc<Process>) -> Group {
+        let grouping = self.grouping();
+        let group = grouping.group(process, self);
+        if group.kind != Kind::Tree {
+            return group;
+        }
+        let top = self.process(group.top);
+        let Some(top) = top.filter(|top| grouping.names(top, group)) else {
+            return group;
+        };
+        if self.remembered(&top).is_some() {
+            return group;
+        }
+        let started = grouping.starter(&top, self);
+        let wider = started.filter(|(starter, _)| self.bursts.add(starter, &top));
+        let group = wider.map_or(group, |(_, wider)| wider);
+        if let Some(entry) = self.entries.get_mut(&top.pid) {
+            entry.group = Some(group);
+        }
+        group
+    }
+
     /// Writes down that a process acted for an actor.
     pub(super) fn note(&mut self, group: Group, process: &Arc<Process>) {
         let key = group.key.get();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::actor::Actor;
+use super::bursts::Bursts;
 use super::grouping::{Group, Grouping, Lineage};
 use super::held::{Held, Hold};
 use super::process::{Handle, Process};
@@ -82,6 +83,7 @@ pub struct Table {
     pub(super) options: Options,
     grouping: Arc<Grouping>,
     recheck_ns: u64,
+    pub(super) bursts: Bursts,
     pub(super) entries: HashMap<i32, Entry>,
     pub(super) actors: HashMap<u64, Actor>,
     held: Held,
@@ -129,6 +131,7 @@ impl Table {
         let mut table = Table {
             grouping: Arc::new(Grouping::new(options.programs.clone(), &boot_id)),
             recheck_ns: u64::try_from(options.recheck.as_nanos()).unwrap_or(u64::MAX),
+            bursts: Bursts::default(),
             entries: HashMap::with_capacity(options.processes.min(1024)),
             actors: HashMap::new(),
             held: Held::new(options.pidfds)?,
@@ -267,7 +270,7 @@ impl Table {
         let entry = self.entry(process, hold, true);
         let process = Arc::clone(&entry.process);
         self.insert(pid, entry);
-        let group = self.grouping().group(&process, self);
+        let group = self.group(&process);
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.group = Some(group);
         }
@@ -286,7 +289,7 @@ impl Table {
         entry.acting = true;
         let group = match group.or(entry.group) {
             Some(group) => group,
-            None => self.grouping().group(&process, self),
+            None => self.group(&process),
         };
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.group = Some(group);
