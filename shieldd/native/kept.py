@@ -41,8 +41,7 @@ class VaultStatus:
         swept: objects without a record that were left by a crash.
         foreign: names in the vault that are none of ours.
         made_links … failed: what this process did, and could not do, since it opened the vault.
-        clones, nameless, hardlinks: whether the file system shares blocks, has nameless files, has hard links; True
-            also where it was not asked yet.
+        clones, hardlinks: whether the file system shares blocks, has hard links; True also where it was not asked yet.
     """
 
     versions: int
@@ -66,7 +65,6 @@ class VaultStatus:
     too_large: int
     failed: int
     clones: bool
-    nameless: bool
     hardlinks: bool
 
 

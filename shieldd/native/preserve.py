@@ -197,7 +197,7 @@ class Vault:
         counts = (c.links, c.images, c.ranges, c.bytes, c.shared, c.no_room, c.too_large, c.failed)
         numbers = map(int, (s.versions, *s.objects, *standing, *counts))
         found: dict[str, Any] = dict(zip(VaultStatus.__slots__[:20], numbers, strict=True))
-        found |= {"clones": bool(out.clones), "nameless": bool(out.nameless), "hardlinks": bool(out.links)}
+        found |= {"clones": bool(out.clones), "hardlinks": bool(out.links)}
         return VaultStatus(**found)
 
     def close(self) -> None:

@@ -325,8 +325,6 @@ def _degraded(status: VaultStatus, evicted: Evicted | None, section: PreserveSec
         found.append("hard links are switched off: deleted and replaced files are not kept")
     elif not status.hardlinks:
         found.append("the file system has no hard links: deleted and replaced files are not kept")
-    if not status.nameless:
-        found.append("the file system has no nameless files: copies are made under their names")
     if status.no_room:
         found.append(f"{status.no_room} copies were not made for want of room")
     if status.damaged or status.missing:

@@ -88,8 +88,6 @@ pub struct ShdVaultStatus {
     pub counts: Counts,
     /// The file system shares blocks, as far as is known.
     pub clones: bool,
-    /// It has nameless files, as far as is known.
-    pub nameless: bool,
     /// It has hard links, as far as is known.
     pub links: bool,
 }
@@ -623,7 +621,7 @@ pub unsafe extern "C" fn shd_vault_status(
     unsafe {
         guarded(error, || {
             let vault = shared(vault)?;
-            let [clones, nameless, links] = vault.vault.abilities();
+            let [clones, links] = vault.vault.abilities();
             *out(result)? = ShdVaultStatus {
                 standing: vault
                     .index
@@ -632,7 +630,6 @@ pub unsafe extern "C" fn shd_vault_status(
                     .unwrap_or_default(),
                 counts: vault.vault.counts(),
                 clones,
-                nameless,
                 links,
             };
             Ok(())

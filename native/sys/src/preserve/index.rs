@@ -126,6 +126,8 @@ pub(super) struct Inner {
     pub(super) gone: HashSet<VersionId>,
     pub(super) same: HashMap<VersionId, VersionId>,
     pub(super) merged: bool,
+    /// Objects whose own version is gone, while records are read for the first time.
+    pub(super) ghosts: HashMap<VersionId, Object>,
     pub(super) standing: Standing,
     /// Where looking for links that lost their file goes on.
     pub(super) sweep_at: usize,
@@ -276,6 +278,22 @@ impl Index {
 }
 
 impl Object {
+    fn of(version: &Version) -> Object {
+        Object {
+            refs: 0,
+            kind: version.kind,
+            damaged: false,
+            ino: version.object_ino,
+            stored: version.stored,
+            made_ns: version.at_ns,
+            orphan_ns: 0,
+        }
+    }
+
+    fn describe(&mut self, by: &Object) {
+        (self.ino, self.stored, self.made_ns) = (by.ino, by.stored, by.made_ns);
+    }
+
     /// Bytes that would be free without it.
     pub(super) fn taken(&self) -> u64 {
         if self.kind == Kind::Link && self.orphan_ns == 0 {
@@ -338,6 +356,7 @@ impl Inner {
                 }
             }
             Record::Gone(ids) => {
+                self.merge_same();
                 for id in ids {
                     if self.take_out(id).is_none() {
                         self.gone.insert(id);
@@ -366,7 +385,17 @@ impl Inner {
     }
 
     fn add(&mut self, version: &Version, file: u32, offset: u64, tree: u16) {
+        let described = (version.id == version.object).then(|| self.described(version));
         if self.gone.contains(&version.id) {
+            // Another version may still need the object, and this record is the one that tells of it.
+            if let Some(described) = described {
+                match self.objects.get_mut(&version.object) {
+                    Some(here) => here.describe(&described),
+                    None => {
+                        self.ghosts.insert(version.object, described);
+                    }
+                }
+            }
             return;
         }
         if let Some(&at) = self.by_id.get(&version.id) {
@@ -375,11 +404,7 @@ impl Inner {
             (entry.file, entry.offset) = (file, offset);
             return;
         }
-        let object = self
-            .same
-            .get(&version.object)
-            .copied()
-            .unwrap_or(version.object);
+        let object = self.kept_in(version.object);
         let name = name_hash(tree, &version.path);
         let entry = Entry {
             id: version.id,
@@ -405,26 +430,33 @@ impl Inner {
         };
         self.by_id.insert(version.id, at);
         self.by_name.insert(name, at);
-        let own = version.id == version.object;
-        let extents: u64 = self
-            .extents
-            .get(&version.id)
-            .map_or(0, |all| all.iter().map(|(_, len, _)| len).sum());
-        let here = self.objects.entry(object).or_insert(Object {
-            refs: 0,
-            kind: version.kind,
-            damaged: false,
-            ino: version.object_ino,
-            stored: extents,
-            made_ns: version.at_ns,
-            orphan_ns: 0,
-        });
+        let here = self
+            .objects
+            .entry(object)
+            .or_insert_with(|| self.ghosts.remove(&object).unwrap_or(Object::of(version)));
         here.refs += 1;
-        if own {
-            here.ino = version.object_ino;
-            here.made_ns = version.at_ns;
-            here.stored += version.stored;
+        if let Some(described) = described.filter(|_| version.id == object) {
+            here.describe(&described);
         }
+    }
+
+    fn described(&self, version: &Version) -> Object {
+        let extents = self.extents.get(&version.id);
+        let kept: u64 = extents.map_or(0, |all| all.iter().map(|(_, len, _)| len).sum());
+        let mut object = Object::of(version);
+        object.stored += kept;
+        object
+    }
+
+    /// The object that has the content of `object` by now.
+    fn kept_in(&self, mut object: VersionId) -> VersionId {
+        for _ in 0..8 {
+            match self.same.get(&object) {
+                Some(kept) => object = *kept,
+                None => break,
+            }
+        }
+        object
     }
 
     /// Takes a version out; its object too where nothing else needs it: the object's name and kind then.

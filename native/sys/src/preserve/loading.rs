@@ -60,6 +60,7 @@ impl Index {
             index.check_objects(&mut inner, Kind::Link)?;
             index.check_objects(&mut inner, Kind::Image)?;
             index.fill_linked(&inner);
+            inner.ghosts.clear();
         }
         Ok(index)
     }
@@ -101,9 +102,7 @@ impl Index {
             inner.files.insert(writer, file);
             outcome.map_err(failed)?;
         }
-        if std::mem::take(&mut inner.merged) {
-            inner.merge_same();
-        }
+        inner.merge_same();
         Ok(())
     }
 
@@ -281,6 +280,17 @@ impl Index {
                 continue;
             };
             (version.object, version.tree) = (entry.object, entry.tree);
+            if let Some(object) = inner.objects.get(&entry.object) {
+                // the object's own version may be gone, and this one has to tell of it
+                (version.object_ino, version.stored) = (object.ino, object.stored);
+            }
+            if let Some(extents) = inner.extents.get(&entry.object) {
+                version.stored -= extents
+                    .iter()
+                    .map(|(_, len, _)| len)
+                    .sum::<u64>()
+                    .min(version.stored);
+            }
             moved.push((at, all.len() as u64));
             Record::Version(Box::new(version)).write(&mut all);
         }
@@ -353,7 +363,10 @@ impl Inner {
     }
 
     /// Versions whose object is in another one by now.
-    fn merge_same(&mut self) {
+    pub(super) fn merge_same(&mut self) {
+        if !std::mem::take(&mut self.merged) {
+            return;
+        }
         let same = std::mem::take(&mut self.same);
         for at in 0..self.entries.len() {
             let entry = self.entries[at];

@@ -118,7 +118,7 @@ impl Vault {
             let mut version = Version::of(self.writer.id()?, Kind::Range, about, &stat);
             (version.xattrs, version.xattrs_partial) = attributes(file);
             let mut object = self.new_object(version.id)?;
-            version.object_ino = object.publish(self, version.id)?;
+            version.object_ino = object.ino()?;
             let session = Session {
                 id: version.id,
                 object: object

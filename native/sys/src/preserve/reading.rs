@@ -121,10 +121,12 @@ impl Index {
     pub fn assemble(&self, id: VersionId, current: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self.version(id)?;
         let stat = fstat(current).map_err(|e| Trouble::data(e, "file cannot be looked at"))?;
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let images = &self.vault.place.images;
-        let out = openat(images, c".", flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Trouble::of(e, "content cannot be put together"))?;
+        // Without a record, and when it is dropped without a name: nothing but its descriptor is left of it.
+        let out = self.vault.new_object(self.vault.writer.id()?)?;
+        let out = out
+            .fd
+            .try_clone()
+            .map_err(|_| Trouble::new("file.io", "no descriptor is left"))?;
         let mut buffer = Buffer::default();
         whole(current, out.as_fd(), &stat, &self.vault.ways, &mut buffer)?;
         let size = found.version.size;

@@ -1,6 +1,6 @@
 //! Making versions: what the answerer calls before it lets a writer go, and the daemon for all else.
 //!
-//! [`Vault::image`] opens nothing but a nameless file in `images/`; it reads the file through the descriptor that it
+//! [`Vault::image`] opens nothing but a new file in `images/`; it reads the file through the descriptor that it
 //! is given, which may be one of a permission event.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{fstat, linkat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat, CWD};
+use rustix::fs::{fstat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::copy::{whole, Buffer, Ways};
@@ -109,6 +109,7 @@ struct Recent {
     ctime_ns: i64,
     size: u64,
     object: VersionId,
+    object_ino: u64,
     /// The last version of it, and whose.
     last: (VersionId, u64, u64),
     at: Instant,
@@ -125,8 +126,7 @@ pub struct Vault {
     pub(super) linked: Mutex<Linked>,
     pub(super) sessions: Mutex<Sessions>,
     pub(super) counters: Counters,
-    /// Cleared where the file system has no nameless files, or no hard links.
-    nameless: AtomicBool,
+    /// Cleared where the file system has no hard links.
     pub(super) links_work: AtomicBool,
     /// As many versions as may be: no more links.
     pub(super) full: AtomicBool,
@@ -152,7 +152,6 @@ impl Vault {
             linked: Mutex::default(),
             sessions: Mutex::default(),
             counters: Counters::default(),
-            nameless: AtomicBool::new(true),
             links_work: AtomicBool::new(true),
             full: AtomicBool::new(false),
             recent: Mutex::default(),
@@ -209,7 +208,7 @@ impl Vault {
                 whole(file, object.fd.as_fd(), &stat, &self.ways, &mut buffer)?
             }
         };
-        let object_ino = object.publish(self, id)?;
+        let object_ino = object.ino()?;
         let mut version = Version::of(id, Kind::Image, about, &stat);
         (version.xattrs, version.xattrs_partial) = attributes(file);
         version.object_ino = object_ino;
@@ -218,7 +217,7 @@ impl Vault {
         object.keep();
         self.counters.add(Count::Images, 1);
         self.counters.add(Count::Bytes, copied.stored);
-        self.remember(&stat, id, about);
+        self.remember(&stat, id, object_ino, about);
         Ok(id)
     }
 
@@ -266,11 +265,11 @@ impl Vault {
         }
     }
 
-    /// What this file system cannot do: blocks shared, nameless files, hard links; `true` where it can or was not asked.
-    pub fn abilities(&self) -> [bool; 3] {
+    /// Whether the file system shares blocks between files, and whether it has hard links; `true` also where it was not
+    /// asked yet.
+    pub fn abilities(&self) -> [bool; 2] {
         [
             self.ways.clone.load(Ordering::Relaxed),
-            self.nameless.load(Ordering::Relaxed),
             self.links_work.load(Ordering::Relaxed),
         ]
     }
@@ -341,14 +340,14 @@ impl Vault {
         let id = self.writer.id()?;
         let mut version = Version::of(id, Kind::Image, about, stat);
         (version.xattrs, version.xattrs_partial) = attributes(file);
-        version.object = before.object;
+        (version.object, version.object_ino) = (before.object, before.object_ino);
         self.record(version)?;
         before.last = (id, mine.0, mine.1);
         self.counters.add(Count::Shared, 1);
         Ok(Some(id))
     }
 
-    fn remember(&self, stat: &Stat, id: VersionId, about: &About<'_>) {
+    fn remember(&self, stat: &Stat, id: VersionId, object_ino: u64, about: &About<'_>) {
         let now = i64::try_from(about.at_ns).unwrap_or(i64::MAX);
         if now.saturating_sub(ctime_ns(stat)) < TICK_NS {
             return;
@@ -366,45 +365,31 @@ impl Vault {
                 ctime_ns: ctime_ns(stat),
                 size: stat.st_size as u64,
                 object: id,
+                object_ino,
                 last: (id, about.actor, name_hash(about.tree, about.path)),
                 at: Instant::now(),
             },
         );
     }
 
-    /// A file for the content of `id`: nameless where the file system has that, else under its name at once, which
-    /// counts for nothing before there is a record of it.
+    /// A file for the content of `id`, under its name at once: it counts for nothing before there is a record of it. (A
+    /// nameless file that is linked later takes a third longer on ext4, which has to note it as an orphan.)
     pub(super) fn new_object(&self, id: VersionId) -> Result<Object<'_>> {
-        let mode = Mode::RUSR | Mode::WUSR;
         let images = &self.place.images;
-        if self.nameless.load(Ordering::Relaxed) {
-            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            match retry(|| openat(images, c".", flags, mode)) {
-                Ok(fd) => {
-                    return Ok(Object {
-                        fd,
-                        images,
-                        name: None,
-                    })
-                }
-                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-                    self.nameless.store(false, Ordering::Relaxed);
-                }
-                Err(e) => return Err(Trouble::of(e, "copy cannot be made")),
-            }
-        }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = retry(|| openat(images, id.name().as_slice(), flags, mode))
+        let mode = Mode::RUSR | Mode::WUSR;
+        let name = id.name();
+        let fd = retry(|| openat(images, name.as_slice(), flags, mode))
             .map_err(|e| Trouble::of(e, "copy cannot be made"))?;
         Ok(Object {
             fd,
             images,
-            name: Some(id.name()),
+            name: Some(name),
         })
     }
 }
 
-/// An object on its way; what has a name loses it again unless it is kept.
+/// An object on its way; it loses its name again unless it is kept.
 pub(super) struct Object<'a> {
     pub(super) fd: OwnedFd,
     images: &'a OwnedFd,
@@ -412,32 +397,8 @@ pub(super) struct Object<'a> {
 }
 
 impl Object<'_> {
-    /// Names it; its inode.
-    pub(super) fn publish(&mut self, vault: &Vault, id: VersionId) -> Result<u64> {
-        if self.name.is_none() {
-            let name = id.name();
-            match linkat(
-                &self.fd,
-                c"",
-                self.images,
-                name.as_slice(),
-                AtFlags::EMPTY_PATH,
-            ) {
-                Err(Errno::NOENT | Errno::PERM) => {
-                    use std::os::fd::AsRawFd;
-                    let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-                    let (to, how) = (name.as_slice(), AtFlags::SYMLINK_FOLLOW);
-                    linkat(CWD, own, self.images, to, how).inspect_err(|e| {
-                        if *e == Errno::PERM {
-                            vault.nameless.store(false, Ordering::Relaxed);
-                        }
-                    })
-                }
-                other => other,
-            }
-            .map_err(|e| Trouble::of(e, "copy cannot be named"))?;
-            self.name = Some(name);
-        }
+    /// Its inode.
+    pub(super) fn ino(&self) -> Result<u64> {
         let stat = fstat(&self.fd).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
         Ok(stat.st_ino)
     }

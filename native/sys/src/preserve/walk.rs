@@ -167,7 +167,7 @@ impl Walk {
 fn hopeless(code: &str, vault: &Vault) -> bool {
     match code {
         "preserve.full" | "file.full" | "file.readonly" => true,
-        "preserve.unsupported" => !vault.abilities()[2],
+        "preserve.unsupported" => !vault.abilities()[1],
         _ => false,
     }
 }
