@@ -1,6 +1,6 @@
 """Changes files and keeps their versions until it is killed; says what it has kept, line by line.
 
-usage: python -m tests.preserve.crash_worker TREE SEED
+usage: python -m tests.preserve.crash_worker TREE SEED TURNS
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
     root = os.open(tree, os.O_RDONLY)
     vault = Vault(make(parent), VaultOptions(trees=((0, tree),)))
     print("ready", flush=True)
-    for turn in range(100_000):
+    for turn in range(int(sys.argv[3])):
         name = b"f%d" % draw.randrange(50)
         path = os.path.join(tree, name)
         match draw.randrange(6):

@@ -44,10 +44,9 @@ def test_a_file_system_that_is_full_to_the_brim(on: Callable[..., Bench]) -> Non
     bench = on("tmpfs", "size=2m")
     bench.write("f", content(1, 100_000))
     kept = [bench.image("f")]
-    with open(bench.base / "ballast", "wb", buffering=0) as ballast:
-        with pytest.raises(OSError, match="No space"):
-            while ballast.write(bytes(4096)):
-                continue
+    with open(bench.base / "ballast", "wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+        while ballast.write(bytes(4096)):
+            continue
     for turn in range(3):
         with pytest.raises(ShieldError) as error:
             bench.image("f", actor=turn)
