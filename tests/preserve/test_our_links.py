@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -76,3 +77,18 @@ def test_a_forgotten_link_gives_the_count_back(on: Callable[..., Bench]) -> None
     os.link(path, bench.base / "elsewhere")
     with pytest.raises(ShieldError):
         seal(bench, b"f")
+
+
+def test_a_file_is_sealed_while_it_is_linked(on: Callable[..., Bench]) -> None:
+    """The keeper links what the sealer has in hand: the new ctime is ours, and the seal goes through."""
+    bench = on()
+    names = [f"f{i}" for i in range(60)]
+    for name in names:
+        bench.write(name, bytes(300_000))
+    keeper = threading.Thread(target=lambda: bench.v.walk(bench.root, 0).step(1000, 1))
+    assert bench.v.status().links == 0
+    keeper.start()
+    for name in names:
+        seal(bench, name.encode())
+    keeper.join()
+    assert sorted(os.listdir(bench.tree)) == sorted(f"{name}.shield" for name in names)

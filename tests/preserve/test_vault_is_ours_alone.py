@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,3 +295,31 @@ def test_a_file_system_without_hard_links(on: Callable[..., Bench]) -> None:
     assert error.value.code == "preserve.unsupported"
     assert not bench.v.status().hardlinks
     assert bench.content(bench.image("f")) == OLD
+
+
+WITHOUT_LINKS = """
+import os, sys
+from shieldd.errors import ShieldError
+from shieldd.native.preserve import Vault, VaultOptions, make
+base, tree = os.open(sys.argv[1], os.O_RDONLY), os.open(os.path.join(sys.argv[1], "tree"), os.O_RDONLY)
+vault = Vault(make(base), VaultOptions(trees=((0, b"/tree"),)))
+for turn in range(2):
+    try:
+        vault.walk(tree, 0).step(10, 1)
+    except ShieldError as error:
+        print(error.code)
+with open(os.path.join(sys.argv[1], "tree", "f"), "rb") as file:
+    image = vault.image(file.fileno(), 0, b"f", actor=1, at_ns=1)
+print(vault.status().hardlinks, os.fstat(vault.open(image)).st_size)
+"""
+
+
+def test_a_kernel_that_refuses_every_hard_link(on: Callable[..., Bench]) -> None:
+    """What vfat, exfat and some network file systems do, where the kernel here knows none of them."""
+    if shutil.which("strace") is None:
+        pytest.skip("no strace here: a file system without hard links is not tested")
+    bench = on()
+    bench.write("f", OLD)
+    inject = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:error=EPERM")
+    done = run(*inject, sys.executable, "-c", WITHOUT_LINKS, bench.base)
+    assert done.stdout.split() == ["preserve.unsupported", "preserve.unsupported", "False", "9000"], done.stderr

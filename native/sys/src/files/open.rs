@@ -233,6 +233,20 @@ impl Source {
         Ok(())
     }
 
+    /// Whether it is as it was when it was opened. A link that the vault gave it or took from it meanwhile changed its
+    /// ctime, and nothing that matters.
+    pub fn unchanged(&self) -> Result<bool> {
+        let now = self.now()?;
+        let stamp = Stamp::of(&now);
+        if stamp == self.stamp {
+            return Ok(true);
+        }
+        let owned = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, foreign_links(stat));
+        Ok(stamp.same_content(&self.stamp)
+            && now.st_nlink != self.stat.st_nlink
+            && owned(&now) == owned(&self.stat))
+    }
+
     /// The state now.
     pub fn now(&self) -> Result<Stat> {
         retry(|| fstat(&self.fd)).map_err(|e| Trouble::data(e, "file cannot be looked at"))
@@ -248,7 +262,8 @@ pub fn foreign_links(stat: &Stat) -> u64 {
     }
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
     let ours = links_of_ours(stat.st_dev as u64, stat.st_ino as u64);
-    links.saturating_sub(u64::from(ours))
+    // the vault counts a link a moment before it makes it, and a moment longer than it has it
+    links.saturating_sub(u64::from(ours)).max(1)
 }
 
 fn check_kind(stat: &Stat) -> Result<()> {

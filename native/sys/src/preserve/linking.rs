@@ -31,6 +31,16 @@ pub struct Link {
     pub name: u64,
 }
 
+impl Link {
+    fn new(object: VersionId, name: u64) -> Link {
+        Link {
+            object,
+            last: object,
+            name,
+        }
+    }
+}
+
 impl Linked {
     /// Whether the inode has one.
     pub fn holds(&self, ino: u64) -> bool {
@@ -161,43 +171,46 @@ impl Vault {
             ));
         }
         let id = self.writer.id()?;
-        let object = id.name();
-        linkat(
-            dir,
-            name,
-            &self.place.links,
-            object.as_slice(),
-            AtFlags::empty(),
-        )
-        .map_err(|e| {
-            match e {
-                Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => {
-                    // EPERM is an immutable file's too
-                    if self.linked().is_empty() && !protected(dir, name) {
-                        self.links_work.store(false, Ordering::Relaxed);
-                    }
-                    Trouble::new("preserve.unsupported", "file cannot be hard-linked")
+        let (ino, link) = (seen.st_ino, Link::new(id, hash));
+        // Counted as ours before it is there: who seals the file this moment shall not take it for a foreign one.
+        self.linked().put(ino, link);
+        let made = self.make_link(dir, name, seen, id, about);
+        match &made {
+            Ok(()) => self.counters.add(Count::Links, 1),
+            Err(_) => self.linked().gone(ino, id),
+        }
+        made.map(|()| id)
+    }
+
+    fn make_link(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        seen: &Stat,
+        id: VersionId,
+        about: &About<'_>,
+    ) -> Result<()> {
+        let (links, object) = (&self.place.links, id.name());
+        let flags = AtFlags::empty();
+        linkat(dir, name, links, object.as_slice(), flags).map_err(|e| match e {
+            Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => {
+                // EPERM is an immutable file's too
+                if self.counters.get(Count::Links) == 0 && !protected(dir, name) {
+                    self.links_work.store(false, Ordering::Relaxed);
                 }
-                Errno::MLINK => Trouble::new("preserve.unsupported", "file has too many links"),
-                e => Trouble::of(e, "hard link cannot be made"),
+                Trouble::new("preserve.unsupported", "file cannot be hard-linked")
             }
+            Errno::MLINK => Trouble::new("preserve.unsupported", "file has too many links"),
+            e => Trouble::of(e, "hard link cannot be made"),
         })?;
         let made = self.check_link(&object, seen).and_then(|now| {
             let version = self.version_of_link(id, &now, about)?;
             self.writer.gather(&Record::Version(Box::new(version)))
         });
-        if let Err(trouble) = made {
-            let _gone = unlinkat(&self.place.links, object.as_slice(), AtFlags::empty());
-            return Err(trouble);
+        if made.is_err() {
+            let _gone = unlinkat(links, object.as_slice(), AtFlags::empty());
         }
-        let link = Link {
-            object: id,
-            last: id,
-            name: hash,
-        };
-        self.linked().put(seen.st_ino, link);
-        self.counters.add(Count::Links, 1);
-        Ok(id)
+        made
     }
 
     /// What was linked is what was looked at, not what was put in its place in between.

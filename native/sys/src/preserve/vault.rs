@@ -99,7 +99,7 @@ impl Counters {
         self.0[what as usize].fetch_add(n, Ordering::Relaxed);
     }
 
-    fn get(&self, what: Count) -> u64 {
+    pub(super) fn get(&self, what: Count) -> u64 {
         self.0[what as usize].load(Ordering::Relaxed)
     }
 }

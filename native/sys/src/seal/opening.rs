@@ -12,7 +12,7 @@ use super::retire::{retire, withdraw, Kept};
 use super::sealing::sync_file;
 use super::stream::Workspace;
 use crate::files::attributes::restore;
-use crate::files::open::{check_name, Stamp};
+use crate::files::open::check_name;
 use crate::files::staged::{hidden_name, Staged};
 use crate::files::trouble::{retry, Result, Trouble};
 use crate::files::{Dir, Source};
@@ -170,7 +170,7 @@ fn settle(
     if options.keep_sealed {
         return Ok(());
     }
-    if Stamp::of(&source.now()?) != source.stamp {
+    if !source.unchanged()? {
         return Err(Trouble::new("file.changed", "sealed file changed while it was opened").into());
     }
     retire(dir, name, source, &record.aside)?;

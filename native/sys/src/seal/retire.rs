@@ -31,7 +31,7 @@ impl From<Trouble> for Kept {
 /// Takes `name` away if it still is `source`, unchanged since it was opened.
 pub fn retire(dir: &Dir, name: &[u8], source: &Source, aside: &[u8]) -> Result<(), Kept> {
     let lease = Lease::take(source.fd.as_fd())?;
-    if Stamp::of(&source.now()?) != source.stamp {
+    if !source.unchanged()? {
         return Err(Trouble::new("file.changed", "file changed while it was worked on").into());
     }
     renameat_with(&dir.fd, name, &dir.fd, aside, RenameFlags::NOREPLACE).map_err(|e| match e {

@@ -23,7 +23,7 @@ use crate::files::lease::Lease;
 use crate::files::open::{check_name, check_path, NAME_MAX};
 use crate::files::staged::{hidden_name, random, Staged};
 use crate::files::trouble::{retry, Result, Trouble};
-use crate::files::{Dir, Source, Stamp};
+use crate::files::{Dir, Source};
 
 /// Payload above which free space is asked for first, bytes.
 const LARGE: u64 = 64 << 20;
@@ -263,7 +263,7 @@ impl Sealer<'_> {
         if into.is_none() {
             give_to(staged.fd.as_fd(), metadata.uid, metadata.gid)?;
         }
-        if Stamp::of(&source.now()?) != source.stamp {
+        if !source.unchanged()? {
             return Err(Trouble::new(
                 "file.changed",
                 "file changed while it was sealed",
