@@ -33,6 +33,7 @@ CARRIED = (
     "data/share/man/man5/shieldd.toml.5",
     "data/share/man/man5/shield-envelope.5",
     "data/share/man/man5/shield-keystore.5",
+    "data/share/man/man5/shieldd-vault.5",
     "data/share/bash-completion/completions/shieldctl",
     "shieldd/policy/policy.onnx",
     "shieldd/policy/manifest.json",
