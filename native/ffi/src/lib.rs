@@ -5,6 +5,7 @@ pub mod abi;
 pub mod actors;
 pub mod envelope;
 pub mod files;
+pub mod hold;
 pub mod observe;
 pub mod preserve;
 pub mod watch;

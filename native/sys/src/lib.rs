@@ -8,11 +8,13 @@
 //! * [`inotify`]: the watcher.
 //! * [`fanotify`]: whole file systems, with the process behind each event.
 //! * [`preserve`]: versions of guarded files from before they were changed.
+//! * [`hold`]: openers held before they write, by a process of its own.
 
 pub mod actors;
 pub mod events;
 pub mod fanotify;
 pub mod files;
+pub mod hold;
 pub mod inotify;
 pub mod inspect;
 pub mod preserve;

@@ -1,0 +1,385 @@
+//! The answerer's turns: poll, take events, collect versions, give verdicts, let go who waited too long.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use super::answerer::{Answerer, PACE};
+use super::control::{State, Word};
+use super::keeper::{Done, Job, CREW};
+use super::pending::{Given, Held, Id, Stage};
+use super::ring::{Kept, Kind, Record};
+use super::verdicts::Verdict;
+use super::{mono_ns, real_ns};
+use crate::fanotify::kernel::{Answer, ONDIR};
+use crate::files::trouble::{Result, Trouble};
+
+/// The daemon is told of records at most so often, ns; of a question at once.
+const TELL_NS: u64 = 10_000_000;
+/// Bytes of one read of events: not more descriptors at once than are surely free.
+const READ: usize = 4096;
+/// Reads before the other work has its turn.
+const READS: usize = 16;
+
+impl Answerer {
+    /// Answers until the daemon is gone.
+    ///
+    /// # Errors
+    /// `hold.failed` where it cannot go on; everybody is let go first.
+    pub fn run(mut self) -> Result<()> {
+        let mut buffer = vec![0u8; READ];
+        let mut idle = vec![0u8; 64 * 1024];
+        let ended = loop {
+            match self.turn(&mut buffer, &mut idle) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(trouble) => break Err(trouble),
+            }
+        };
+        for held in self.pending.drain() {
+            self.answer(held.fd.as_fd(), Answer::Allow);
+        }
+        self.control.set(Word::State, State::Ended as u64);
+        ended
+    }
+
+    /// One turn; false when the daemon is gone.
+    fn turn(&mut self, buffer: &mut [u8], idle: &mut [u8]) -> Result<bool> {
+        let mut now_ns = mono_ns();
+        self.control.set(Word::Beat, now_ns);
+        let wait_ns = self.next_ns(now_ns).saturating_sub(now_ns);
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: wait_ns.min(PACE.as_nanos() as u64) as _,
+        };
+        let ready = {
+            let moves = self.marked.moves.as_ref();
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.marked.group.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.keepers.as_fd(), PollFlags::IN),
+                PollFd::new(&self.lifeline, PollFlags::IN),
+                PollFd::new(&self.wake, PollFlags::IN),
+                PollFd::from_borrowed_fd(
+                    moves.map_or(self.wake.as_fd(), |m| m.as_fd()),
+                    PollFlags::IN,
+                ),
+            ];
+            match poll(&mut fds, Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Trouble::data(e, "waiting failed")),
+            }
+            [0, 1, 2, 3, 4].map(|i| !fds[i].revents().is_empty())
+        };
+        now_ns = mono_ns();
+        self.control.set(Word::Beat, now_ns);
+        if ready[2] {
+            return Ok(false);
+        }
+        if ready[3] {
+            let mut eight = [0; 8];
+            if rustix::io::read(&self.wake, &mut eight).is_err() {
+                // woken by another turn
+            }
+        }
+        self.moved(ready[4], idle)?;
+        if ready[0] {
+            self.take_events(buffer)?;
+        }
+        if ready[1] {
+            self.keepers.settle();
+        }
+        if ready[1] || self.pending.stuck() > 0 {
+            self.collect();
+        }
+        self.dispatch();
+        self.expire();
+        if self.asking > 0 {
+            self.hear();
+        }
+        self.tell();
+        Ok(true)
+    }
+
+    /// When the next thing falls due, monotonic ns.
+    fn next_ns(&mut self, now_ns: u64) -> u64 {
+        let mut next = now_ns + PACE.as_nanos() as u64;
+        if let Some(id) = self.pending.oldest() {
+            if let Some(held) = self.pending.get(id) {
+                next = next.min(held.since_ns + self.hold_ns);
+            }
+        }
+        if self.asking > 0 {
+            next = next.min(now_ns + 500_000);
+        }
+        next.min(self.tell_ns.unwrap_or(u64::MAX))
+    }
+
+    /// Forgets where directories are when one moved, or the daemon says so.
+    fn moved(&mut self, ready: bool, buffer: &mut [u8]) -> Result<()> {
+        let asked = self.control.get(Word::Refresh);
+        let mut forget = asked != self.refreshed;
+        self.refreshed = asked;
+        if let (true, Some(moves)) = (ready, &self.marked.moves) {
+            if let Ok(records) = moves.read(buffer) {
+                forget |= records.filter(|record| record.mask & ONDIR != 0).count() > 0;
+            }
+        }
+        if forget {
+            self.scope.forget();
+            self.marked.forget()?;
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self, buffer: &mut [u8]) -> Result<()> {
+        for _ in 0..READS {
+            let events: Vec<_> = match self.marked.group.read_permissions(buffer) {
+                Ok(events) => events.collect(),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                // one event could not be handed over (its opener was told); the next one may
+                Err(e) if e.raw_os_error() != Some(libc::EBADF) => return Ok(()),
+                Err(e) => return Err(Trouble::new("hold.failed", format!("group is lost: {e}"))),
+            };
+            let few = events.len() < 8;
+            for event in events {
+                self.event(event);
+            }
+            self.dispatch();
+            self.control.set(Word::Beat, mono_ns());
+            if few {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets one go or not. The opener may be gone meanwhile; nobody else is to be told.
+    pub(super) fn answer(&self, fd: BorrowedFd<'_>, answer: Answer) {
+        drop(self.marked.group.answer(fd, answer));
+    }
+
+    /// Holds one until its version is kept.
+    pub(super) fn hold(&mut self, held: Held) {
+        let id = self.pending.add(held);
+        self.pending.enqueue(id);
+        self.control.count(Word::Held, 1);
+        self.control.set(Word::Pending, self.pending.len() as u64);
+    }
+
+    /// Gives what waits to keepers with room.
+    fn dispatch(&mut self) {
+        while let Some(id) = self.pending.next_queued() {
+            let Some(held) = self.pending.get(id) else {
+                return;
+            };
+            let mut job = Job {
+                fd: held.fd.as_raw_fd(),
+                vault: held.vault,
+                dev: held.dev,
+                ino: held.ino,
+                tree: held.tree,
+                path: held.path[held.relative..].to_vec(),
+                actor: held.who.actor,
+                at_ns: real_ns(),
+                range: held.range,
+            };
+            let Some(at) = self.keepers.give(&mut job) else {
+                return;
+            };
+            held.stage = Stage::Given(at);
+            *self.pending.slot(at) = Given::For(id);
+        }
+    }
+
+    fn collect(&mut self) {
+        let working: Vec<_> = self.pending.working().collect();
+        for at in working {
+            let Some(done) = self.keepers.collect(at) else {
+                continue;
+            };
+            match std::mem::take(self.pending.slot(at)) {
+                Given::For(id) => self.kept(id, done),
+                Given::LetGo(fd) => {
+                    drop(fd);
+                    self.note_stuck();
+                }
+                Given::Nothing => {}
+            }
+        }
+    }
+
+    /// A version is there, or will not be: the verdict now.
+    fn kept(&mut self, id: Id, done: Done) {
+        let Some(held) = self.pending.get(id) else {
+            return;
+        };
+        let verdict = self.control.verdict(held.who.actor);
+        if verdict == Verdict::Ask && mono_ns() < held.since_ns + self.bound_ns {
+            held.stage = Stage::Asking(done);
+            self.asking += 1;
+            return;
+        }
+        self.release(id, done, verdict);
+    }
+
+    /// Whether the daemon's word has come for those who wait for it, or the time is up.
+    fn hear(&mut self) {
+        let now_ns = mono_ns();
+        for id in self.pending.asking() {
+            let Some(held) = self.pending.get(id) else {
+                continue;
+            };
+            let Stage::Asking(done) = held.stage else {
+                continue;
+            };
+            let verdict = self.control.verdict(held.who.actor);
+            let up = now_ns >= held.since_ns + self.bound_ns;
+            if verdict != Verdict::Ask || up {
+                self.asking -= 1;
+                if verdict == Verdict::Ask {
+                    self.control.count(Word::Unasked, 1);
+                }
+                self.release(id, done, verdict);
+            }
+        }
+    }
+
+    /// Lets go whoever waited for a version too long.
+    fn expire(&mut self) {
+        let now_ns = mono_ns();
+        while let Some(id) = self.pending.oldest() {
+            let Some(held) = self.pending.get(id) else {
+                return;
+            };
+            if now_ns < held.since_ns + self.hold_ns {
+                return;
+            }
+            let actor = held.who.actor;
+            let late = Done {
+                kept: Kept::Late,
+                version: 0,
+                errno: libc::ETIMEDOUT as u16,
+            };
+            let done = match held.stage {
+                Stage::Asking(done) => {
+                    self.asking -= 1;
+                    done
+                }
+                _ => late,
+            };
+            let verdict = self.control.verdict(actor);
+            self.release(id, done, verdict);
+        }
+    }
+
+    /// The answer first, then the books.
+    fn release(&mut self, id: Id, done: Done, verdict: Verdict) {
+        let Some(held) = self.pending.remove(id) else {
+            return;
+        };
+        let denied = verdict == Verdict::Deny;
+        self.answer(
+            held.fd.as_fd(),
+            if denied { Answer::Deny } else { Answer::Allow },
+        );
+        self.record(&held, done, verdict);
+        if let Stage::Given(at) = held.stage {
+            let unfinished = matches!(self.pending.slot(at), Given::For(other) if *other == id);
+            if unfinished {
+                let taken_back = self.keepers.give_up(at);
+                *self.pending.slot(at) = if taken_back {
+                    Given::Nothing
+                } else {
+                    Given::LetGo(held.fd)
+                };
+                self.note_stuck();
+            }
+        }
+        self.control.set(Word::Pending, self.pending.len() as u64);
+    }
+
+    fn note_stuck(&mut self) {
+        let stuck = self.pending.stuck();
+        self.control.set(Word::Stuck, stuck as u64);
+        if stuck < CREW {
+            self.control.set(Word::StuckSince, 0);
+        } else if self.control.get(Word::StuckSince) == 0 {
+            self.control.set(Word::StuckSince, real_ns());
+        }
+    }
+
+    /// Whether any keeper may still answer. Where all hang, nobody waits for them.
+    pub(super) fn keepers_answer(&self) -> bool {
+        self.control.get(Word::StuckSince) == 0
+    }
+
+    /// Counts, and tells the daemon.
+    pub(super) fn record(&mut self, held: &Held, done: Done, verdict: Verdict) {
+        let held_ns = mono_ns().saturating_sub(held.since_ns);
+        let count = match done.kept {
+            Kept::None => Word::Denials,
+            Kept::Yes => Word::Preserved,
+            Kept::Full => Word::LostFull,
+            Kept::Late => Word::LostLate,
+            Kept::Failed | Kept::Absent => Word::LostFailed,
+        };
+        self.control.count(count, 1);
+        if done.kept == Kept::Yes {
+            let bytes = held.range.map_or(held.size, |(_, len)| len.min(held.size));
+            self.control.count(Word::PreservedBytes, bytes);
+            self.control
+                .count(Word::Ranges, u64::from(held.range.is_some()));
+        }
+        if verdict == Verdict::Deny && done.kept != Kept::None {
+            self.control.count(Word::Denials, 1);
+        }
+        self.control
+            .word(Word::LongestNs)
+            .fetch_max(held_ns, Ordering::Relaxed);
+        self.push(held.kind, held, done, verdict, held_ns);
+        let soon = mono_ns() + TELL_NS;
+        self.tell_ns = Some(self.tell_ns.unwrap_or(soon));
+    }
+
+    fn push(&self, kind: Kind, held: &Held, done: Done, verdict: Verdict, held_ns: u64) {
+        self.control.push(&Record {
+            kind,
+            kept: done.kept,
+            tree: held.tree,
+            at_ns: real_ns(),
+            actor: held.who.actor,
+            version: [done.version, 0],
+            start_ticks: held.who.start_ticks,
+            pid: held.who.pid,
+            tid: held.tid as u32,
+            held_us: (held_ns / 1000).min(u64::from(u32::MAX)) as u32,
+            size: held.size,
+            verdict: verdict as u8,
+            undecoded: held.undecoded,
+            errno: done.errno,
+            path: held.path.get(held.relative..).unwrap_or_default(),
+        });
+    }
+
+    /// Asks the daemon, at once: the opener waits.
+    pub(super) fn ask(&mut self, held: &Held) {
+        let nothing = Done {
+            kept: Kept::None,
+            version: 0,
+            errno: 0,
+        };
+        self.control.count(Word::Asked, 1);
+        self.push(Kind::Ask, held, nothing, Verdict::Ask, 0);
+        self.tell_ns = Some(0);
+    }
+
+    fn tell(&mut self) {
+        if self.tell_ns.is_some_and(|at| at <= mono_ns()) {
+            self.tell_ns = None;
+            if rustix::io::write(&self.told, &1u64.to_ne_bytes()).is_err() {
+                // the counter is full: the daemon is being told already
+            }
+        }
+    }
+}
