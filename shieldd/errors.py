@@ -95,6 +95,14 @@ CODES: Final[dict[str, Entry]] = {
     "watch.limit": Entry(1, 503, "no inotify instance is left", "sysctl fs.inotify.max_user_instances=1024"),
     "watch.unsupported": Entry(1, 501, "this system cannot watch files so"),
     "watch.failed": Entry(1, 500, "the watcher cannot run"),
+    "watch.hold": Entry(1, 503, "writers are not held before they write", "journalctl -u shieldd"),
+    "hold.unsupported": Entry(
+        1, 501, "this system cannot hold an open", "it needs CAP_SYS_ADMIN and a kernel with fanotify permission events"
+    ),
+    "hold.filesystem": Entry(1, 422, "opens on this file system may wait for another machine and are not held"),
+    "hold.deadlock": Entry(1, 500, "our own directories cannot be left out of what is held"),
+    "hold.failed": Entry(1, 500, "the answerer of held opens failed", "journalctl -u shieldd"),
+    "hold.verdicts": Entry(1, 503, "too many actors are judged at one time"),
     "actors.proc": Entry(1, 500, "processes cannot be looked at", "mount | grep proc"),
     "watch.trace": Entry(1, 422, "not a whole trace of this program"),
     "watch.trace-version": Entry(1, 422, "trace is of another version or schema", "record it again"),

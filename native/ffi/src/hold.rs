@@ -1,18 +1,18 @@
 //! Openers held before they write: the daemon's side of the control block, and the loops of answerer and supervisor.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
+use shieldd_sys::actors::Programs;
+use shieldd_sys::events::Globs;
 use shieldd_sys::files::Trouble;
 use shieldd_sys::hold::answerer::{Answerer, Guarded, Setup};
 use shieldd_sys::hold::control::{Control, Word, NAMED};
-use shieldd_sys::hold::identity::EachProcess;
-use shieldd_sys::hold::keeper::Preserver;
-use shieldd_sys::hold::plain::Plain;
 use shieldd_sys::hold::scope::Tree;
 use shieldd_sys::hold::supervisor;
+use shieldd_sys::hold::vaulted::opener;
 use shieldd_sys::hold::verdicts::Verdict;
-use shieldd_sys::inotify::Globs;
+use shieldd_sys::preserve::Options;
 
 use crate::abi::{guarded, Failure, ShdError};
 use crate::observe::lock;
@@ -64,15 +64,23 @@ pub struct ShdHoldSetup {
     /// How many.
     pub vault_count: usize,
     /// Processes of ours.
-    pub own: *const u32,
+    pub own: *const i32,
     /// How many.
     pub own_count: usize,
+    /// Executables that work for clients, by absolute path, each ended by a zero byte.
+    pub servers: *const u8,
+    /// Their length with the zeros.
+    pub servers_len: usize,
     /// Longest wait for a verdict, ns.
     pub bound_ns: u64,
     /// Longest wait for a version, ns.
     pub hold_ns: u64,
     /// Files up to this size are kept whole, bytes.
     pub whole_limit: u64,
+    /// Most bytes in a vault.
+    pub quota: u64,
+    /// No version is made that would leave less free, bytes.
+    pub min_free: u64,
 }
 
 fn null(what: &str) -> Failure {
@@ -307,6 +315,14 @@ unsafe fn setup_of(given: &ShdHoldSetup) -> Result<Setup, Failure> {
                 "number of trees out of range",
             ));
         }
+        let name = |(i, guarded): (usize, &Guarded)| (i as u16, guarded.tree.path.clone());
+        let options = Options {
+            whole_limit: given.whole_limit,
+            quota: given.quota,
+            min_free: given.min_free,
+            trees: trees.iter().enumerate().map(name).collect(),
+            ..Options::default()
+        };
         let mut vaults = Vec::new();
         for &fd in values(given.vault_fds, given.vault_count) {
             vaults.push(copy(fd)?);
@@ -318,12 +334,18 @@ unsafe fn setup_of(given: &ShdHoldSetup) -> Result<Setup, Failure> {
             told: copy(given.told_fd)?,
             trees,
             vaults,
-            open: Arc::new(|fd| Ok(Box::new(Plain(fd)) as Box<dyn Preserver>)),
-            actors: Box::new(EachProcess),
+            open: opener(options),
+            programs: Programs {
+                own: values(given.own, given.own_count).to_vec(),
+                servers: values(given.servers, given.servers_len)
+                    .split(|&b| b == 0)
+                    .filter(|path| !path.is_empty())
+                    .map(<[u8]>::to_vec)
+                    .collect(),
+            },
             state: (given.state_fd >= 0)
                 .then(|| copy(given.state_fd))
                 .transpose()?,
-            own: values(given.own, given.own_count).to_vec(),
             bound_ns: given.bound_ns,
             hold_ns: given.hold_ns,
             whole_limit: given.whole_limit,

@@ -26,10 +26,10 @@ pub mod control;
 pub mod identity;
 pub mod keeper;
 pub mod marks;
-pub mod plain;
 pub mod ring;
 pub mod scope;
 pub mod supervisor;
+pub mod vaulted;
 pub mod verdicts;
 
 mod pending;

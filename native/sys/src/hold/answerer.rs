@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use super::access::Calls;
 use super::control::{covers, Control, State, Word};
-use super::identity::{ActorOf, Identities};
+use super::identity::Identities;
 use super::keeper::{Keepers, Opener};
 use super::marks::{self, Marked};
 use super::mono_ns;
 use super::pending::Pending;
 use super::scope::{Scope, Tree};
+use crate::actors::Programs;
 use crate::files::trouble::{Result, Trouble};
 
 /// A turn comes at least so often.
 pub const PACE: Duration = Duration::from_millis(25);
+/// Longest wait for the supervisor.
+const SUPERVISOR: Duration = Duration::from_secs(5);
 /// Descriptors kept for all but held files.
-const SPARE: u64 = 512;
+const SPARE: u64 = 1536;
 /// Priority where it may be set.
 const PRIORITY: i32 = 10;
 
@@ -48,12 +51,10 @@ pub struct Setup {
     pub vaults: Vec<OwnedFd>,
     /// Opens them.
     pub open: Arc<Opener>,
-    /// Finds actors.
-    pub actors: Box<dyn ActorOf>,
+    /// The programs that bound an actor; our own processes among them.
+    pub programs: Programs,
     /// Directory of the daemon's state.
     pub state: Option<OwnedFd>,
-    /// Processes of ours.
-    pub own: Vec<u32>,
     /// Longest wait for a verdict, ns.
     pub bound_ns: u64,
     /// Longest wait for a version, ns.
@@ -79,6 +80,18 @@ fn settle_in() -> u64 {
         covered |= covers::LOCKED;
     }
     covered
+}
+
+/// Waits until somebody watches over us.
+fn supervised(control: &Control) -> Result<()> {
+    let began = mono_ns();
+    while control.get(Word::SupervisorBeat) < began {
+        if mono_ns() - began > SUPERVISOR.as_nanos() as u64 {
+            return Err(Trouble::new("hold.failed", "no supervisor came"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// How many files may be held: each is a descriptor.
@@ -136,12 +149,16 @@ impl Answerer {
             message: format!("the answerer cannot prepare: {e}"),
         };
         let control = setup.control;
+        for word in [Word::Covers, Word::Pending, Word::Stuck, Word::StuckSince] {
+            control.set(word, 0); // what an answerer before us left
+        }
+        control.set(Word::State, State::Starting as u64);
         control.set(Word::Pid, u64::from(std::process::id()));
         // before the group is there: the keepers' table must never hold it
         let keepers = Keepers::start(&setup.vaults, setup.open)?;
-        let mut own = setup.own;
-        own.push(std::process::id());
-        let identities = Identities::new(&own, setup.actors).map_err(failed)?;
+        let mut programs = setup.programs;
+        programs.own.push(std::process::id() as i32);
+        let identities = Identities::new(programs).map_err(failed)?;
         let calls = Calls::new().map_err(failed)?;
         let mut vault_of = Vec::new();
         let mut trees = Vec::new();
@@ -156,6 +173,7 @@ impl Answerer {
         let group = marks::group(setup.ranges)?;
         let room = room();
         let mut covered = settle_in();
+        supervised(&control)?;
         control.set(Word::Beat, mono_ns());
         // from here on the supervisor judges: a mark must not be put by somebody whom nobody watches
         control.set(Word::State, State::Running as u64);

@@ -1,15 +1,22 @@
 //! Whose thread it is that waits: process, actor, and whether it is one of ours.
+//!
+//! The grouping is [`crate::actors`]'; this asks it less than a table does. It must not touch a process's memory
+//! (command line, environment, mappings): whoever owns that memory can make the one who reads it wait, and the answering
+//! thread waits for nobody. Status, parents and executables are told by the kernel alone. A process keeps its actor
+//! while it lives, so a known thread costs one system call.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::fs::{accessat, openat, Access, AtFlags, Mode, OFlags};
 use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
-/// How long what was found out about a thread is believed, ns: an exec changes who a process is.
-const TTL_NS: u64 = 20_000_000;
-/// Threads remembered.
+use crate::actors::grouping::{Grouping, Lineage};
+use crate::actors::process::Handle;
+use crate::actors::{Group, Process, Programs};
+
+/// Threads remembered, each by a descriptor; and processes.
 const KNOWN: usize = 1024;
 
 /// Who waits.
@@ -25,135 +32,121 @@ pub struct Who {
     pub own: bool,
 }
 
-/// Finds the actor of a process. Called by the answering thread: must read /proc alone and wait for nobody.
-pub trait ActorOf: Send {
-    /// Key of the actor that process `pid` belongs to, 0 where it cannot be told.
-    fn actor_of(&mut self, pid: u32, start_ticks: u64) -> u64;
+/// What was found out about processes.
+struct Kin {
+    groups: HashMap<(i32, u64), Group>,
 }
 
-/// Each process by itself.
-#[derive(Debug, Default)]
-pub struct EachProcess;
+impl Lineage for Kin {
+    fn process(&mut self, pid: i32) -> Option<Arc<Process>> {
+        Handle::open(pid)?
+            .process(false, &mut Vec::new())
+            .map(Arc::new)
+    }
 
-impl ActorOf for EachProcess {
-    fn actor_of(&mut self, pid: u32, start_ticks: u64) -> u64 {
-        let mixed = (u64::from(pid) << 40 ^ start_ticks).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        1 << 63 | mixed >> 8
+    fn remembered(&mut self, process: &Process) -> Option<Group> {
+        self.groups
+            .get(&(process.pid, process.start_ticks))
+            .copied()
     }
 }
 
-struct Seen {
+struct Thread {
     who: Who,
-    until_ns: u64,
     /// Refers to the thread while it lives, so that a number that is used again is noticed.
-    thread: OwnedFd,
+    fd: OwnedFd,
 }
 
-/// Tells threads apart; remembers them for a moment.
+/// Tells threads apart.
 pub struct Identities {
-    proc: OwnedFd,
-    own: Vec<OwnedFd>,
-    seen: HashMap<i32, Seen>,
-    actors: Box<dyn ActorOf>,
-}
-
-fn directory(proc: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(proc, name, flags, Mode::empty())?)
-}
-
-/// `Tgid` of a thread and the start of that process.
-fn process_of(proc: &OwnedFd, tid: i32) -> Option<(u32, u64)> {
-    let mut buffer = [0u8; 2048];
-    let mut read = |name: String| -> Option<Vec<u8>> {
-        let file = openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let length = rustix::io::read(&file, &mut buffer).ok()?;
-        Some(buffer[..length].to_vec())
-    };
-    let status = read(format!("{tid}/status"))?;
-    let line = status
-        .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    let pid: u32 = std::str::from_utf8(line).ok()?.trim().parse().ok()?;
-    let stat = read(format!("{pid}/stat"))?;
-    // the name may hold anything, a `)` too: fields count from the last one
-    let end = stat.iter().rposition(|&b| b == b')')?;
-    let start = std::str::from_utf8(&stat[end + 1..])
-        .ok()?
-        .split_ascii_whitespace()
-        .nth(19)?;
-    Some((pid, start.parse().ok()?))
+    own: Vec<(i32, u64)>,
+    threads: HashMap<i32, Thread>,
+    kin: Kin,
+    grouping: Grouping,
+    buffer: Vec<u8>,
 }
 
 impl Identities {
-    /// `own` are the processes of ours; each may be gone already.
-    pub fn new(own: &[u32], actors: Box<dyn ActorOf>) -> io::Result<Identities> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
-        // the directory of a process, held open, never stands for a later one with the same number
-        let own = own
-            .iter()
-            .filter_map(|pid| directory(&proc, &format!("{pid}/task")).ok())
-            .collect();
+    /// `programs.own` are the processes of ours; each may be gone already.
+    pub fn new(programs: Programs) -> io::Result<Identities> {
+        let mut buffer = Vec::new();
+        let mut start = |pid: &i32| Some((*pid, Handle::open(*pid)?.start_ticks(&mut buffer)?));
+        let own = programs.own.iter().filter_map(&mut start).collect();
+        let boot_id = std::fs::read("/proc/sys/kernel/random/boot_id")?;
         Ok(Identities {
-            proc,
             own,
-            seen: HashMap::with_capacity(KNOWN),
-            actors,
+            threads: HashMap::with_capacity(KNOWN),
+            kin: Kin {
+                groups: HashMap::with_capacity(KNOWN),
+            },
+            grouping: Grouping::new(programs, &boot_id),
+            buffer,
         })
     }
 
     /// Who the blocked thread `tid` is.
-    pub fn who(&mut self, tid: i32, now_ns: u64) -> Who {
+    pub fn who(&mut self, tid: i32) -> Who {
+        if let Some(thread) = self.threads.get(&tid) {
+            if alive(&thread.fd) {
+                return thread.who;
+            }
+        }
         let Some(id) = Pid::from_raw(tid) else {
             return Who::default();
         };
-        if let Some(seen) = self.seen.get(&tid) {
-            if now_ns < seen.until_ns && alive(&seen.thread) {
-                return seen.who;
-            }
-        }
-        // PIDFD_THREAD (Linux 6.9) has the value of O_EXCL; without it only the first thread of a process is kept
-        let thread = pidfd_open(id, PidfdFlags::from_bits_retain(libc::O_EXCL as u32))
+        // PIDFD_THREAD (Linux 6.9) has the value of O_EXCL; without it only first threads are remembered
+        let fd = pidfd_open(id, PidfdFlags::from_bits_retain(libc::O_EXCL as u32))
             .or_else(|_| pidfd_open(id, PidfdFlags::empty()));
-        let own = self.is_own(tid);
-        let (pid, start_ticks) = process_of(&self.proc, tid).unwrap_or_default();
-        let actor = match pid {
-            0 => 0,
-            _ if own => 0,
-            _ => self.actors.actor_of(pid, start_ticks),
+        let Some(who) = self.look(tid) else {
+            return Who::default();
         };
-        let who = Who {
-            actor,
-            pid,
-            start_ticks,
-            own,
-        };
-        if let (Ok(thread), true) = (thread, pid != 0) {
-            if self.seen.len() >= KNOWN {
-                self.seen.retain(|_, seen| now_ns < seen.until_ns);
-                if self.seen.len() >= KNOWN {
-                    self.seen.clear();
+        if let Ok(fd) = fd {
+            if self.threads.len() >= KNOWN {
+                self.threads.retain(|_, thread| alive(&thread.fd));
+                if self.threads.len() >= KNOWN {
+                    self.threads.clear();
                 }
             }
-            let until_ns = now_ns + TTL_NS;
-            self.seen.insert(
-                tid,
-                Seen {
-                    who,
-                    until_ns,
-                    thread,
-                },
-            );
+            self.threads.insert(tid, Thread { who, fd });
         }
         who
     }
 
-    fn is_own(&self, tid: i32) -> bool {
-        let name = tid.to_string();
-        self.own
-            .iter()
-            .any(|task| accessat(task, name.as_str(), Access::EXISTS, AtFlags::empty()).is_ok())
+    fn look(&mut self, tid: i32) -> Option<Who> {
+        let thread = Handle::open(tid)?;
+        let pid = thread.leader(&mut self.buffer)?;
+        let first = if pid == tid {
+            thread
+        } else {
+            Handle::open(pid)?
+        };
+        let start_ticks = first.start_ticks(&mut self.buffer)?;
+        let own = self.own.contains(&(pid, start_ticks));
+        let mut who = Who {
+            actor: 0,
+            pid: pid as u32,
+            start_ticks,
+            own,
+        };
+        if own {
+            return Some(who);
+        }
+        let known = self.kin.groups.get(&(pid, start_ticks)).copied();
+        let group = match known {
+            Some(group) => group,
+            None => {
+                let process = Arc::new(first.process(false, &mut self.buffer)?);
+                let group = self.grouping.group(&process, &mut self.kin);
+                if self.kin.groups.len() >= 8 * KNOWN {
+                    // a process that still acts is looked at again, and has the same actor while its parents live
+                    self.kin.groups.clear();
+                }
+                self.kin.groups.insert((pid, start_ticks), group);
+                group
+            }
+        };
+        who.actor = group.key.get();
+        Some(who)
     }
 }
 
@@ -162,7 +155,7 @@ fn alive(thread: &OwnedFd) -> bool {
     let done = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
-            std::os::fd::AsRawFd::as_raw_fd(&thread.as_fd()),
+            thread.as_raw_fd(),
             0,
             std::ptr::null::<libc::siginfo_t>(),
             0,
@@ -175,27 +168,43 @@ fn alive(thread: &OwnedFd) -> bool {
 mod tests {
     use super::*;
 
+    fn over(own: &[u32]) -> Identities {
+        let own = own.iter().map(|&pid| pid as i32).collect();
+        Identities::new(Programs {
+            own,
+            ..Programs::default()
+        })
+        .unwrap()
+    }
+
     #[test]
     fn threads_of_ours_are_ours_and_have_their_process() {
         let me = std::process::id();
-        let mut ours = Identities::new(&[me], Box::<EachProcess>::default()).unwrap();
-        let mut theirs = Identities::new(&[], Box::<EachProcess>::default()).unwrap();
+        let (mut ours, mut theirs) = (over(&[me]), over(&[]));
         let (tx, rx) = std::sync::mpsc::channel();
         let (end, wait) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            tx.send(rustix::thread::gettid().as_raw_nonzero().get())
-                .unwrap();
+            let tid = rustix::thread::gettid().as_raw_nonzero().get();
+            tx.send(tid).unwrap();
             assert!(wait.recv().is_err());
         });
         let tid = rx.recv().unwrap();
-        let who = ours.who(tid, 0);
+        let who = ours.who(tid);
         assert!(who.own && who.pid == me && who.start_ticks > 0);
-        let other = theirs.who(tid, 0);
-        assert!(!other.own && other.actor >> 63 == 1);
-        assert_eq!(theirs.who(tid, 1), other);
+        let other = theirs.who(tid);
+        assert!(!other.own && other.actor >> 63 == 1 && other.pid == me);
+        assert_eq!(theirs.who(me as i32), other);
+        assert_eq!(theirs.who(tid), other);
         drop(end);
         thread.join().unwrap();
-        assert_eq!(theirs.who(0, 0), Who::default());
-        assert_eq!(theirs.who(i32::MAX, 0), Who::default());
+        assert_eq!(theirs.who(0), Who::default());
+        assert_eq!(theirs.who(i32::MAX), Who::default());
+    }
+
+    #[test]
+    fn a_table_gives_the_same_actor() {
+        let me = std::process::id() as i32;
+        let mut table = crate::actors::Table::new(crate::actors::Options::default()).unwrap();
+        assert_eq!(over(&[]).who(me).actor, table.of(me).unwrap().key.get());
     }
 }

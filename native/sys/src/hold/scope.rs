@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{openat2, readlinkat_raw, statx, AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 
-use crate::inotify::Globs;
+use crate::events::Globs;
 
 /// How long a directory's answer holds, ns.
 const TTL_NS: u64 = 1_000_000_000;

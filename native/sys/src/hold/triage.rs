@@ -178,7 +178,7 @@ impl Answerer {
                 return self.leave_out(&fd, &path);
             }
         };
-        let who = self.identities.who(tid, since_ns);
+        let who = self.identities.who(tid);
         if who.own {
             return self.at_once(fd, Word::Own);
         }
