@@ -253,6 +253,7 @@ class Hold:
     def _launch(self) -> None:
         report_r, report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         setup = os.memfd_create("shieldd-setup", os.MFD_CLOEXEC)
+        self._control.prepare()
         try:
             os.write(setup, json.dumps(self._setup(report_w)).encode())
             process = self._spawn([str(setup)], [setup, report_w, *self._shared(), *self._files()])

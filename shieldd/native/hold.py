@@ -93,6 +93,10 @@ class ControlBlock:
         """The block's descriptor, to hand over; it stays ours."""
         return int(lib.shd_hold_fd(self._handle))
 
+    def prepare(self) -> None:
+        """Take away what an answerer that is gone left, before another one starts."""
+        call(lib.shd_hold_prepare, self._handle)
+
     def set_verdict(self, actor: int, verdict: Verdict) -> None:
         """What is to become of an actor's opens from now on.
 

@@ -20,6 +20,15 @@ from shieldd.native.hold import HoldTree
 WAIT_S = 20.0
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the large crowds out where they are not asked for."""
+    if "soak" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="ten thousand openers take minutes: pytest -m soak tests/hold"))
+
+
 def wait_for(condition: Callable[[], object], what: str, within_s: float = WAIT_S) -> None:
     """Wait until something is so."""
     end = time.monotonic() + within_s

@@ -166,6 +166,23 @@ pub unsafe extern "C" fn shd_hold_fd(handle: *const ShdHold) -> i32 {
     unsafe { handle.as_ref() }.map_or(-1, |h| h.control.as_fd().as_raw_fd())
 }
 
+/// Takes away what an answerer that is gone left, before another one starts: its supervisor must not judge the heart of
+/// the one before.
+///
+/// # Safety
+/// `handle` is live.
+#[no_mangle]
+pub unsafe extern "C" fn shd_hold_prepare(handle: *const ShdHold, error: *mut ShdError) -> i32 {
+    // SAFETY: the caller promises the pointers.
+    unsafe {
+        guarded(error, || {
+            let handle = handle.as_ref().ok_or_else(|| null("hold"))?;
+            handle.control.prepare();
+            Ok(())
+        })
+    }
+}
+
 /// Sets the verdict on an actor: 0 none, 1 allow, 2 deny, 3 ask.
 ///
 /// # Safety

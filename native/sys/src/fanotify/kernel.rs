@@ -70,6 +70,15 @@ fn init(flags: libc::c_uint, event_flags: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What else a mark on a directory is for; the kernel refuses directories themselves where ranges are asked for.
+fn of_directory(mask: u64) -> u64 {
+    if mask & PRE_ACCESS == 0 {
+        libc::FAN_EVENT_ON_CHILD | libc::FAN_ONDIR
+    } else {
+        libc::FAN_EVENT_ON_CHILD
+    }
+}
+
 impl Group {
     /// A notification group: directory handles with names, the process id, an unlimited queue. Needs CAP_SYS_ADMIN:
     /// without it the kernel tells no process (EPERM here), and a limited group would be no better than inotify.
@@ -165,15 +174,13 @@ impl Group {
             0
         };
         let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_IGNORE_SURV | libc::FAN_MARK_ONLYDIR | keep;
-        let mask = mask | libc::FAN_EVENT_ON_CHILD | libc::FAN_ONDIR;
-        self.mark(flags, mask, dir, true)
+        self.mark(flags, mask | of_directory(mask), dir, true)
     }
 
     /// Takes an [`Group::ignore_directory`] back, for a directory that came into a guarded tree; no mark is no error.
     pub fn regard_directory(&self, dir: BorrowedFd<'_>, mask: u64) -> io::Result<()> {
         let flags = libc::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE_SURV | libc::FAN_MARK_ONLYDIR;
-        let mask = mask | libc::FAN_EVENT_ON_CHILD | libc::FAN_ONDIR;
-        match self.mark(flags, mask, dir, true) {
+        match self.mark(flags, mask | of_directory(mask), dir, true) {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         }

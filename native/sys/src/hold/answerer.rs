@@ -149,10 +149,6 @@ impl Answerer {
             message: format!("the answerer cannot prepare: {e}"),
         };
         let control = setup.control;
-        for word in [Word::Covers, Word::Pending, Word::Stuck, Word::StuckSince] {
-            control.set(word, 0); // what an answerer before us left
-        }
-        control.set(Word::State, State::Starting as u64);
         control.set(Word::Pid, u64::from(std::process::id()));
         // before the group is there: the keepers' table must never hold it
         let keepers = Keepers::start(&setup.vaults, setup.open)?;

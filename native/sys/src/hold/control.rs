@@ -220,6 +220,20 @@ impl Control {
         self.word(which).fetch_add(by, Ordering::Relaxed);
     }
 
+    /// Takes away what an answerer that is gone left.
+    pub fn prepare(&self) {
+        self.set(Word::State, State::Starting as u64);
+        for word in [
+            Word::Pid,
+            Word::Covers,
+            Word::Pending,
+            Word::Stuck,
+            Word::StuckSince,
+        ] {
+            self.set(word, 0);
+        }
+    }
+
     /// All named words.
     pub fn named(&self) -> [u64; NAMED] {
         let mut out = [0; NAMED];

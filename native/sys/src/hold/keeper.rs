@@ -27,6 +27,8 @@ pub const DEPTH: usize = 4;
 const START: Duration = Duration::from_secs(5);
 /// A large range is kept in steps of so many bytes, and given up between two of them once nobody waits any more.
 const STEP: u64 = 4 << 20;
+/// Of keepers.
+const NICE: i32 = -10;
 const STACK: usize = 512 << 10;
 
 /// Whose version it is to be.
@@ -197,6 +199,9 @@ impl Keepers {
                 drop(send.send(Err(broken(e, "no table of descriptors of its own"))));
                 return;
             }
+            // somebody waits for what a keeper does; where that may not be, it is as any other
+            // SAFETY: no pointers; only this thread's priority changes, and that of those it starts.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
             for i in 0..CREW {
                 let (open, vaults, send) = (open.clone(), vaults.clone(), send.clone());
                 let run = move || work(done_raw, process_raw, &vaults, &*open, &send);
