@@ -33,10 +33,10 @@ HOLD_MS: Final = 300.0
 WHOLE_LIMIT_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.2, 5.0)
 CALM_S: Final = 30.0  # an answerer that has run so long begins the back-off anew
-STALE_S: Final = 1.0  # the supervisor has 0.2 s; this is for the case that it is gone, too
+STALE_S: Final = 0.3  # the supervisor has 0.2 s; this is for the case that it is stopped, too
 START_S: Final = 10.0
 STOP_S: Final = 2.0
-TURN_S: Final = 0.25
+TURN_S: Final = 0.1
 TROUBLE: Final = "watch.hold"
 FINAL: Final = frozenset({"hold.unsupported", "hold.filesystem", "hold.deadlock", "native.argument"})
 
