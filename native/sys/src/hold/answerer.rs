@@ -3,7 +3,7 @@
 //! Who may wait for whom is said in [`super`]; what is done with one event in `triage`. The heart beats at
 //! every turn, and a turn comes at least every [`PACE`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::control::{covers, Control, State, Word};
 use super::identity::Identities;
 use super::keeper::{Keepers, Opener};
 use super::marks::{self, Marked};
-use super::mono_ns;
 use super::pending::Pending;
 use super::scope::{Scope, Tree};
+use super::{mono_ns, turns};
 use crate::actors::Programs;
 use crate::files::trouble::{Result, Trouble};
 
@@ -23,7 +23,7 @@ pub const PACE: Duration = Duration::from_millis(25);
 /// Longest wait for the supervisor.
 const SUPERVISOR: Duration = Duration::from_secs(5);
 /// Descriptors kept for all but held files.
-const SPARE: u64 = 1536;
+const SPARE: u64 = 2048;
 /// Priority where it may be set.
 const PRIORITY: i32 = 10;
 
@@ -127,7 +127,8 @@ pub struct Answerer {
     pub(super) reads: u32,
     pub(super) path: Box<[u8; 4096]>,
     pub(super) keepers: Keepers,
-    pub(super) lifeline: OwnedFd,
+    pub(super) sources: OwnedFd,
+    _lifeline: OwnedFd,
     pub(super) wake: OwnedFd,
     pub(super) told: OwnedFd,
     pub(super) bound_ns: u64,
@@ -183,6 +184,8 @@ impl Answerer {
         }
         control.set(Word::Covers, covered);
         let refreshed = control.get(Word::Refresh);
+        let (lifeline, wake) = (setup.lifeline.as_fd(), setup.wake.as_fd());
+        let sources = turns::sources(&marked, &keepers, lifeline, wake)?;
         Ok(Answerer {
             scope: Scope::new(trees, systems).map_err(failed)?,
             control,
@@ -196,7 +199,8 @@ impl Answerer {
             reads: 0,
             path: Box::new([0; 4096]),
             keepers,
-            lifeline: setup.lifeline,
+            sources,
+            _lifeline: setup.lifeline,
             wake: setup.wake,
             told: setup.told,
             bound_ns: setup.bound_ns,

@@ -18,8 +18,8 @@ use rustix::time::{
 use super::control::{Control, State, Word};
 use super::{mono_ns, real_ns};
 
-/// A heart that has not beaten for so long has stopped.
-pub const STALE: Duration = Duration::from_millis(200);
+/// A heart that has not beaten for so long has stopped; with a tick on top it is killed within 200 ms.
+pub const STALE: Duration = Duration::from_millis(170);
 /// Pace of looking.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -104,7 +104,7 @@ pub fn run(setup: &Setup) -> io::Result<Ended> {
             kill(setup);
         }
         // killed, but in a sleep that SIGKILL does not end: its group is gone with the thread that answered
-        if daemon_gone_ns != 0 && now_ns - daemon_gone_ns > 10 * stale_ns {
+        if daemon_gone_ns != 0 && now_ns - daemon_gone_ns > 12 * stale_ns {
             return Ok(Ended::DaemonGone);
         }
     }

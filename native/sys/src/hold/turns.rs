@@ -1,13 +1,14 @@
 //! The answerer's turns: poll, take events, collect versions, give verdicts, let go who waited too long.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{epoll, Timespec};
 
 use super::answerer::{Answerer, PACE};
 use super::control::{State, Word};
-use super::keeper::{Done, Job, CREW};
+use super::keeper::{Done, Job, Keepers, CREW};
+use super::marks::Marked;
 use super::pending::{Given, Held, Id, Stage};
 use super::ring::{Kept, Kind, Record};
 use super::verdicts::Verdict;
@@ -21,6 +22,47 @@ const TELL_NS: u64 = 10_000_000;
 const READ: usize = 4096;
 /// Reads before the other work has its turn.
 const READS: usize = 16;
+
+/// What may wake the loop.
+#[derive(Clone, Copy)]
+enum Source {
+    Group,
+    Keepers,
+    Lifeline,
+    Wake,
+    Moves,
+}
+
+/// Number of them.
+const SOURCES: usize = Source::Moves as usize + 1;
+
+/// One set of all that may wake the loop.
+///
+/// # Errors
+/// `hold.failed`.
+pub(super) fn sources(
+    marked: &Marked,
+    keepers: &Keepers,
+    lifeline: BorrowedFd<'_>,
+    wake: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
+    let add_all = || -> rustix::io::Result<OwnedFd> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let add = |fd: BorrowedFd<'_>, source: Source| {
+            let data = epoll::EventData::new_u64(source as u64);
+            epoll::add(&set, fd, data, epoll::EventFlags::IN)
+        };
+        add(marked.group.as_fd(), Source::Group)?;
+        add(keepers.as_fd(), Source::Keepers)?;
+        add(lifeline, Source::Lifeline)?;
+        add(wake, Source::Wake)?;
+        if let Some(moves) = &marked.moves {
+            add(moves.as_fd(), Source::Moves)?;
+        }
+        Ok(set)
+    };
+    add_all().map_err(|e| Trouble::data(e, "what wakes the answerer cannot be watched"))
+}
 
 impl Answerer {
     /// Answers until the daemon is gone.
@@ -49,47 +91,26 @@ impl Answerer {
         let mut now_ns = mono_ns();
         self.control.set(Word::Beat, now_ns);
         let wait_ns = self.next_ns(now_ns).saturating_sub(now_ns);
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait_ns.min(PACE.as_nanos() as u64) as _,
-        };
-        let ready = {
-            let moves = self.marked.moves.as_ref();
-            let mut fds = [
-                PollFd::from_borrowed_fd(self.marked.group.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.keepers.as_fd(), PollFlags::IN),
-                PollFd::new(&self.lifeline, PollFlags::IN),
-                PollFd::new(&self.wake, PollFlags::IN),
-                PollFd::from_borrowed_fd(
-                    moves.map_or(self.wake.as_fd(), |m| m.as_fd()),
-                    PollFlags::IN,
-                ),
-            ];
-            match poll(&mut fds, Some(&wait)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Trouble::data(e, "waiting failed")),
-            }
-            [0, 1, 2, 3, 4].map(|i| !fds[i].revents().is_empty())
-        };
+        let ready = self.wait(wait_ns.min(PACE.as_nanos() as u64))?;
         now_ns = mono_ns();
         self.control.set(Word::Beat, now_ns);
-        if ready[2] {
+        if ready[Source::Lifeline as usize] {
             return Ok(false);
         }
-        if ready[3] {
+        if ready[Source::Wake as usize] {
             let mut eight = [0; 8];
             if rustix::io::read(&self.wake, &mut eight).is_err() {
                 // woken by another turn
             }
         }
-        self.moved(ready[4], idle)?;
-        if ready[0] {
+        self.moved(ready[Source::Moves as usize], idle)?;
+        if ready[Source::Group as usize] {
             self.take_events(buffer)?;
         }
-        if ready[1] {
+        if ready[Source::Keepers as usize] {
             self.keepers.settle();
         }
-        if ready[1] || self.pending.stuck() > 0 {
+        if ready[Source::Keepers as usize] || self.pending.stuck() > 0 {
             self.collect();
         }
         self.dispatch();
@@ -99,6 +120,30 @@ impl Answerer {
         }
         self.tell();
         Ok(true)
+    }
+
+    /// Waits for something to happen; what did.
+    fn wait(&self, wait_ns: u64) -> Result<[bool; SOURCES]> {
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: wait_ns as _,
+        };
+        let none = epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        };
+        let mut events = [none; SOURCES];
+        let mut ready = [false; SOURCES];
+        match epoll::wait(&self.sources, &mut events[..], Some(&wait)) {
+            Ok(count) => {
+                for event in &events[..count] {
+                    ready[event.data.u64() as usize % SOURCES] = true;
+                }
+                Ok(ready)
+            }
+            Err(rustix::io::Errno::INTR) => Ok(ready),
+            Err(e) => Err(Trouble::data(e, "waiting failed")),
+        }
     }
 
     /// When the next thing falls due, monotonic ns.
