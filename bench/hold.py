@@ -1,7 +1,7 @@
 """Holding: what an open(2) costs while writers are held, beside the same open on the same file system unguarded.
 
 The file system is an ext4 on a loop device whose image lies in memory; tree, vault and what is outside lie on it. Each
-round measures all kinds of open without a hold, then with one that sees opens, then with one that also sees ranges. Only
+round measures all kinds of open without a hold, with one that sees opens, and with one that also sees ranges. Only
 open(2) itself is timed, in a C program; the vault is emptied by making the file system anew for each round.
 """
 
@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from shieldd.hold import Hold, HoldOptions
+from shieldd.hold import Hold
+from shieldd.model.held import HoldOptions
 from shieldd.native.hold import HoldTree
 
 HERE: Final = Path(__file__).resolve().parent

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(SUPERVISOR_PRIORITY))
         except OSError:
             # the sandbox says no; it looks once more before it judges where it was late itself
-            os.nice(-10) if os.geteuid() == 0 else None
+            if os.geteuid() == 0:
+                os.nice(-10)
         hold.supervise(control, lifeline, answerer, daemon)
         return 0
     given = json.loads(os.pread(int(arguments[0]), MOST, 0))

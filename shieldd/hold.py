@@ -25,12 +25,9 @@ from typing import Any, Final
 
 import structlog
 
-from shieldd.model.held import AnswererState, Cover, HeldOpen, HoldCounts, Verdict
+from shieldd.model.held import AnswererState, Cover, HeldOpen, HoldOptions, HoldStatus, Verdict, not_covered
 from shieldd.native.hold import ControlBlock, HoldTree
 
-BOUND_MS: Final = 5.0
-HOLD_MS: Final = 250.0  # with the 0.2 s of a stopped heart on top it stays below half a second
-WHOLE_LIMIT_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.2, 5.0)
 CALM_S: Final = 30.0  # an answerer that has run so long begins the back-off anew
 STALE_S: Final = 0.3  # the supervisor has 0.2 s; this is for the case that it is stopped, too
@@ -41,55 +38,6 @@ TROUBLE: Final = "watch.hold"
 FINAL: Final = frozenset({"hold.unsupported", "hold.filesystem", "hold.deadlock", "native.argument"})
 
 log = structlog.get_logger("shieldd.hold")
-
-
-@dataclass(frozen=True, slots=True)
-class HoldOptions:
-    """How openers are held.
-
-    Attributes:
-        bound_ms: longest wait for a verdict.
-        hold_ms: longest wait for a version.
-        whole_limit_bytes: files up to this size are kept whole when they are opened for writing.
-        ranges: whether ranges of larger files and truncate(2) are seen, where the kernel can (Linux 6.14; it costs a
-            round trip for each read and write on the file system).
-        servers: executables that work for clients, by absolute path.
-        quota_bytes: most that a vault may hold.
-        min_free_bytes: no version is made that would leave less.
-    """
-
-    bound_ms: float = BOUND_MS
-    hold_ms: float = HOLD_MS
-    whole_limit_bytes: int = WHOLE_LIMIT_BYTES
-    ranges: bool = True
-    servers: tuple[bytes, ...] = ()
-    quota_bytes: int = 2**64 - 1
-    min_free_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HoldStatus:
-    """How things stand.
-
-    Attributes:
-        running: opens are held now.
-        since_ns: wall clock since when that is so, or is not.
-        reason: why nothing is held; empty where it is.
-        code: of that failure.
-        restarts: answerers started after the first.
-        kills: answerers that the supervisor ended.
-        not_covered: what is not held or preserved, in words.
-    """
-
-    running: bool
-    since_ns: int
-    reason: str
-    code: str
-    restarts: int
-    kills: int
-    covers: Cover
-    not_covered: tuple[str, ...]
-    counts: HoldCounts
 
 
 @dataclass(slots=True)
@@ -189,7 +137,7 @@ class Hold:
                 restarts=max(self._started - 1, 0),
                 kills=counts.kills,
                 covers=counts.covers if self._holding else Cover(0),
-                not_covered=_not_covered(counts, holding=self._holding),
+                not_covered=not_covered(counts, holding=self._holding),
                 counts=counts,
             )
 
@@ -389,16 +337,3 @@ class Hold:
             self._reap(old)
         with self._lock:
             self._holding, self._reason, self._code, self._since_ns = False, "stopped", "", time.time_ns()
-
-
-def _not_covered(counts: HoldCounts, *, holding: bool) -> tuple[str, ...]:
-    if not holding:
-        return ("writers are not held; changes are seen after they were made",)
-    found = ["writes through descriptors and mappings that were open before the guard", "writes to the raw device"]
-    if not counts.covers & Cover.RANGES:
-        found.append(
-            "truncate(2) by path, and files above the limit for whole copies (needs Linux 6.14 and ext4, xfs or btrfs)"
-        )
-    if counts.stuck_since_ns:
-        found.append("all versions: the vault does not answer")
-    return tuple(found)

@@ -121,10 +121,8 @@ class ControlBlock:
         words = ffi.new("uint64_t[]", 64)
         call(lib.shd_hold_words, self._handle, words, 64, count)
         # the first word is the layout's version, which the core has checked
-        values = [int(words[i]) for i in range(1, count[0])]
-        values[1] = AnswererState(values[1])
-        values[6] = Cover(values[6])
-        return HoldCounts(*values)
+        beat, state, pid, supervisor, kills, killed_at, covers, *rest = (int(words[i]) for i in range(1, count[0]))
+        return HoldCounts(beat, AnswererState(state), pid, supervisor, kills, killed_at, Cover(covers), *rest)
 
     def take(self) -> list[HeldOpen]:
         """Records that have come since the last call, oldest first; at most about 2,500."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shieldd.hold import Hold, HoldOptions
-from shieldd.model.held import HeldKind, HeldOpen
+from shieldd.hold import Hold
+from shieldd.model.held import HeldKind, HeldOpen, HoldOptions
 from shieldd.native.hold import HoldTree
 
 WAIT_S = 20.0

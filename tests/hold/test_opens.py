@@ -87,8 +87,10 @@ def test_a_directory_that_moves_into_the_tree_is_guarded_there(held: Held) -> No
     assert held.hold.status().covers & Cover.MOVES
     # the kernel tells of the move as soon as it is done, the mark goes a moment later
     wait_for(
-        lambda: elsewhere("open(p, 'r+b').close()", held.tree / "inside/f").returncode == 0
-        and held.hold.status().counts.held > 0,
+        lambda: (
+            elsewhere("open(p, 'r+b').close()", held.tree / "inside/f").returncode == 0
+            and held.hold.status().counts.held > 0
+        ),
         "an open that is held",
     )
     assert held.about("inside/f").kept is Kept.YES

@@ -104,7 +104,9 @@ def test_a_file_system_that_waits_for_others_is_refused(tmp_path: Path) -> None:
     # proc is none of those, and cannot be guarded; it stands for "the kernel says no"
     fd = os.open("/proc/self", os.O_RDONLY)
     troubles: list[str | None] = []
-    hold = Hold([HoldTree(b"/proc/self", fd)], [], records=lambda _: None, trouble=lambda _, text: troubles.append(text))
+    hold = Hold(
+        [HoldTree(b"/proc/self", fd)], [], records=lambda _: None, trouble=lambda _, text: troubles.append(text)
+    )
     try:
         assert not hold.start(5)
         assert not hold.status().running

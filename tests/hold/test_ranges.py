@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shieldd.hold import HoldOptions
-from shieldd.model.held import Cover, HeldKind, Kept, Verdict
+from shieldd.model.held import Cover, HeldKind, HoldOptions, Kept, Verdict
 
 from .conftest import Held, holding, wait_for
 
@@ -64,7 +63,10 @@ def test_a_large_file_is_kept_where_it_is_written(held: Held) -> None:
 
 def test_the_end_of_a_large_file_is_kept_when_it_is_cut(held: Held) -> None:
     content = os.urandom(3 * LIMIT)
-    for how, name in (("os.truncate(p, 2 << 20)", "by path"), ("os.ftruncate(os.open(p, os.O_RDWR), 2 << 20)", "by fd")):
+    for how, name in (
+        ("os.truncate(p, 2 << 20)", "by path"),
+        ("os.ftruncate(os.open(p, os.O_RDWR), 2 << 20)", "by fd"),
+    ):
         path = held.file(name, content)
         run(how, path)
         record = held.about(name, HeldKind.TRUNCATE)
@@ -84,7 +86,7 @@ def test_a_large_file_cut_by_its_open_is_kept_whole(held: Held) -> None:
 def test_reading_a_large_file_keeps_nothing(held: Held) -> None:
     path = held.file("large", os.urandom(3 * LIMIT))
     before = held.hold.status().counts
-    run("d = open(p, 'rb').read(); import mmap; m = mmap.mmap(os.open(p, os.O_RDONLY), 0, prot=mmap.PROT_READ, flags=2)", path)
+    run("open(p, 'rb').read(); import mmap; mmap.mmap(os.open(p, 0), 0, prot=mmap.PROT_READ, flags=2)", path)
     after = held.hold.status().counts
     assert after.held == before.held
     assert after.accesses > before.accesses

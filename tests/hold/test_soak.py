@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from shieldd.hold import HoldOptions
-from shieldd.model.held import AnswererState, Kept
+from shieldd.model.held import AnswererState, HoldOptions, Kept
 
 from .conftest import Held, holding, loop_ext4, mounted, wait_for
 from .crowd import built, crowd
@@ -30,6 +29,7 @@ FEW = 200
 MANY = 10_000
 CROWDS = [FEW, pytest.param(MANY, marks=pytest.mark.soak)]
 SECONDS = {FEW: 2.0, MANY: 12.0}
+FAULTS = ["none", "SIGSTOP", "SIGKILL", "supervisor killed", "supervisor stopped, then SIGKILL"]
 PAUSE_MS = {FEW: 40, MANY: 2000}
 
 
@@ -59,7 +59,7 @@ def again(held: Held, before: int) -> None:
 
 
 @pytest.mark.parametrize("count", CROWDS)
-@pytest.mark.parametrize("fault", ["none", "SIGSTOP", "SIGKILL", "supervisor killed", "supervisor stopped, then SIGKILL"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_signals(held: Held, program: Path, fault: str, count: int) -> None:
     where = files(held, count)
     answerer = process(held)
@@ -150,7 +150,8 @@ def test_the_vault_does_not_answer(tmp_path: Path, program: Path, count: int, *,
             wait_for(lambda: held.hold.status().counts.stuck == 0, "keepers that answer again")
             assert process(held) == answerer
         before = held.hold.status().counts.preserved
-        subprocess.run([sys.executable, "-c", "import sys; open(sys.argv[1], 'r+b').write(b'x')", where / "f0"], check=True)
+        write = "import sys; open(sys.argv[1], 'r+b').write(b'x')"
+        subprocess.run([sys.executable, "-c", write, where / "f0"], check=True)
         wait_for(lambda: held.hold.status().counts.preserved > before, "a version")
 
 
@@ -160,7 +161,8 @@ def test_nobody_takes_the_records(own_tmpfs: Path, program: Path, count: int) ->
         where = files(held, count)
         stop = threading.Event()
         held.hold._records = lambda _: stop.wait(60)
-        with crowd(program, where, count, 6.0 if count == FEW else SECONDS[count], pause_ms=2 if count == FEW else 100) as at_work:
+        seconds, pause_ms = (6.0, 2) if count == FEW else (SECONDS[count], 100)
+        with crowd(program, where, count, seconds, pause_ms=pause_ms) as at_work:
             try:
                 wait_for(lambda: held.hold._control.counts().records_lost > 0, "a full ring", 60)
             finally:

@@ -29,7 +29,7 @@ TABLE: dict[str, tuple[set[str], str]] = {
         {"model", "errors", "native", "detect", "watch"},
         "training sees what the daemon sees, and no more",
     ),
-    "shieldd.hold": ({"model", "errors", "native"}, "it keeps two processes going; verdicts and vaults are handed to it"),
+    "shieldd.hold": ({"model", "errors", "native"}, "it keeps two processes going; verdicts and vaults come to it"),
     "shieldd.answerer": ({"errors", "native"}, "it starts in the middle of an attack: as little as can be"),
     "shieldd.logs": ({"model", "errors"}, "logging works before anything else does"),
     "shieldd.service": ({"errors"}, "the service manager's protocol needs nothing of ours"),
