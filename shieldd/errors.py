@@ -138,6 +138,12 @@ CODES: Final[dict[str, Entry]] = {
     "preserve.unsupported": Entry(1, 501, "this file system cannot keep versions so", "shieldctl status"),
     "preserve.missing": Entry(4, 404, "no such version", "shieldctl versions list PATH"),
     "preserve.damaged": Entry(6, 500, "a preserved version is damaged or was tampered with", "shieldctl status"),
+    # bringing preserved files back
+    "restore.none": Entry(4, 404, "no version of that file is as old as that", "shieldctl versions list PATH"),
+    "restore.version": Entry(1, 409, "preserved version is gone or not what it was", "shieldctl versions list PATH"),
+    "restore.digest": Entry(1, 422, "preserved version does not have its content any more; nothing was written"),
+    "restore.busy": Entry(1, 409, "another restore is under way", "shieldctl restore status INCIDENT"),
+    "restore.done": Entry(1, 409, "that plan was done already; make a new one", "shieldctl restore plan INCIDENT"),
     # the learned policy: each refusal leaves the daemon on its hard rules
     "policy.missing": Entry(1, 503, "policy or manifest is missing", "shieldctl policy show"),
     "policy.size": Entry(1, 422, "policy is larger than the limit"),

@@ -43,6 +43,7 @@ from shieldd.store.records import (
     StoredDecision,
     StoredEvent,
 )
+from shieldd.store.restores import Restores
 from shieldd.store.retention import Keep
 from shieldd.store.statedir import StateDir
 from shieldd.store.writer import Writer, WriterStatus
@@ -91,6 +92,7 @@ class Store:
         fresh: whether the store was made by this opening.
         files, quarantine, canaries: the inventories.
         keys: what is known of keys.
+        restores: plans to bring files back, and the history they are made from.
         state: the locked state directory; its descriptor is `state.fd`.
     """
 
@@ -126,6 +128,7 @@ class Store:
         self.quarantine = Quarantined(self._access)
         self.canaries = Canaries(self._access)
         self.keys = KeyRecords(self._access)
+        self.restores = Restores(self._access)
         self._closed = False
         try:
             self.adopt(roots)

@@ -79,6 +79,19 @@ _ALERTS_AND_CANARIES: Final = (
         tree INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, planted_at_ns INTEGER NOT NULL,
         PRIMARY KEY (tree, path)) STRICT, WITHOUT ROWID""",
 )
+_RESTORES: Final = (
+    """CREATE TABLE restore_plans (
+        id TEXT PRIMARY KEY, threat_id TEXT NOT NULL, tree INTEGER NOT NULL, made_at_ns INTEGER NOT NULL,
+        state TEXT NOT NULL, attributed INTEGER NOT NULL, steps INTEGER NOT NULL,
+        ended_at_ns INTEGER NOT NULL DEFAULT 0) STRICT""",
+    "CREATE INDEX restore_plans_threat ON restore_plans (threat_id, made_at_ns)",
+    """CREATE TABLE restore_steps (
+        plan TEXT NOT NULL, number INTEGER NOT NULL, tree INTEGER NOT NULL, path BLOB NOT NULL, act TEXT NOT NULL,
+        found TEXT NOT NULL, conflict TEXT NOT NULL, lost INTEGER NOT NULL, version TEXT NOT NULL,
+        at_ns INTEGER NOT NULL, other BLOB NOT NULL, wanted TEXT, there TEXT, text TEXT NOT NULL,
+        aside INTEGER NOT NULL, hidden BLOB NOT NULL, begun INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL,
+        code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (plan, number)) STRICT, WITHOUT ROWID""",
+)
 
 
 def _run(statements: tuple[str, ...]) -> Callable[[Database], None]:
@@ -90,10 +103,13 @@ def _run(statements: tuple[str, ...]) -> Callable[[Database], None]:
 
 
 # Step N takes version N to N + 1. A step that has been released is never edited.
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_run(_FIRST), _run(_ALERTS_AND_CANARIES))
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_run(_FIRST), _run(_ALERTS_AND_CANARIES), _run(_RESTORES))
 VERSION: Final = len(STEPS)
 TABLES: Final = frozenset(
-    statement.split()[2] for step in (_FIRST, _ALERTS_AND_CANARIES) for statement in step if "CREATE TABLE" in statement
+    statement.split()[2]
+    for step in (_FIRST, _ALERTS_AND_CANARIES, _RESTORES)
+    for statement in step
+    if "CREATE TABLE" in statement
 )
 
 

@@ -8,4 +8,5 @@ pub mod files;
 pub mod hold;
 pub mod observe;
 pub mod preserve;
+pub mod restore;
 pub mod watch;

@@ -9,6 +9,7 @@
 //! * [`fanotify`]: whole file systems, with the process behind each event.
 //! * [`preserve`]: versions of guarded files from before they were changed.
 //! * [`hold`]: openers held before they write, by a process of its own.
+//! * [`restore`]: bringing preserved files back.
 
 pub mod actors;
 pub mod events;
@@ -18,4 +19,5 @@ pub mod hold;
 pub mod inotify;
 pub mod inspect;
 pub mod preserve;
+pub mod restore;
 pub mod seal;
