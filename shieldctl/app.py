@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from shieldctl.client import Client
-from shieldctl.commands import alerts, config, daemon, drill, events, files, keys, policy, quarantine, threats
+from shieldctl.commands import alerts, config, daemon, drill, events, files, keys, policy, quarantine, restore, threats, versions
 from shieldctl.options import Session
 from shieldd.errors import ShieldError
 
-GROUPS = (daemon, events, alerts, threats, files, quarantine, keys, policy, config, drill)
+GROUPS = (daemon, events, alerts, threats, files, quarantine, restore, versions, keys, policy, config, drill)
 
 
 def _version(context: typer.Context, wanted: bool) -> None:

@@ -59,7 +59,7 @@ class Client:
     def __init__(self, path: str | None = None) -> None:
         self._path = path
 
-    def get(self, path: str, **query: object) -> Json:
+    def get(self, path: str, /, **query: object) -> Json:
         """One JSON answer to a GET; parameters that are None are left out."""
         return self._json(self._request("GET", _target(path, query), None, ANSWER_S))
 
@@ -67,7 +67,7 @@ class Client:
         """One JSON answer to a POST."""
         return self._json(self._request("POST", path, body or {}, ACTION_S))
 
-    def follow(self, path: str, **query: object) -> Iterator[Json]:
+    def follow(self, path: str, /, **query: object) -> Iterator[Json]:
         """Lines of a stream, signs of life left out; ends when the daemon stops.
 
         Raises:

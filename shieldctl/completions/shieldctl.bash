@@ -107,6 +107,38 @@ _shieldctl() {
         case "$previous" in
         esac
         COMPREPLY=($(compgen -W "--dry-run -y --yes --json -h --help" -- "$current")) ;;
+    " restore plan"*)
+        case "$previous" in
+        esac
+        COMPREPLY=($(compgen -W "--json -h --help" -- "$current")) ;;
+    " restore run"*)
+        case "$previous" in
+        --take)
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return ;;
+        esac
+        COMPREPLY=($(compgen -W "--take --dry-run -y --yes --json -h --help" -- "$current")) ;;
+    " restore status"*)
+        case "$previous" in
+        esac
+        COMPREPLY=($(compgen -W "--json -h --help" -- "$current")) ;;
+    " versions list"*)
+        case "$previous" in
+        -n|--lines) return ;;
+        esac
+        if [[ "$current" != -* ]]; then
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return
+        fi
+        COMPREPLY=($(compgen -W "-n --lines --json -h --help" -- "$current")) ;;
+    " versions restore"*)
+        case "$previous" in
+        --at) return ;;
+        --to)
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return ;;
+        esac
+        if [[ "$current" != -* ]]; then
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return
+        fi
+        COMPREPLY=($(compgen -W "--at --to --dry-run -y --yes --json -h --help" -- "$current")) ;;
     " keys list"*)
         case "$previous" in
         esac
@@ -206,6 +238,14 @@ _shieldctl() {
         case "$previous" in
         esac
         COMPREPLY=($(compgen -W "list show add restore purge -h --help" -- "$current")) ;;
+    " restore")
+        case "$previous" in
+        esac
+        COMPREPLY=($(compgen -W "plan run status -h --help" -- "$current")) ;;
+    " versions")
+        case "$previous" in
+        esac
+        COMPREPLY=($(compgen -W "list restore -h --help" -- "$current")) ;;
     " keys")
         case "$previous" in
         esac
@@ -223,7 +263,7 @@ _shieldctl() {
         --socket)
             compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return ;;
         esac
-        COMPREPLY=($(compgen -W "status doctor ping wait events alerts drill threats files quarantine keys policy config --socket --version -h --help" -- "$current")) ;;
+        COMPREPLY=($(compgen -W "status doctor ping wait events alerts drill threats files quarantine restore versions keys policy config --socket --version -h --help" -- "$current")) ;;
     esac
 }
 complete -F _shieldctl shieldctl

@@ -41,6 +41,11 @@ class Permission(StrEnum):
     POLICY_READ = "policy.read"
     POLICY_EVALUATE = "policy.evaluate"
     CONFIG_READ = "config.read"
+    RESTORE_READ = "restore.read"
+    RESTORE_PLAN = "restore.plan"
+    RESTORE_RUN = "restore.run"
+    VERSIONS_READ = "versions.read"
+    VERSIONS_RESTORE = "versions.restore"
 
 
 ALL: Final = frozenset(Permission)
@@ -54,6 +59,8 @@ READ: Final = frozenset(
         Permission.KEYS_READ,
         Permission.POLICY_READ,
         Permission.CONFIG_READ,
+        Permission.RESTORE_READ,
+        Permission.VERSIONS_READ,
     }
 )
 NOTHING: Final[frozenset[Permission]] = frozenset()

@@ -216,6 +216,51 @@ class QuarantinePurge(Request):
     dry_run: bool = False
 
 
+class RestorePlansQuery(Request):
+    """Plans of one incident; without one, those that were begun and did not end."""
+
+    threat: Identifier | None = None
+
+
+class RestoreStepsQuery(Request):
+    """Steps of a plan by number; `after` is the number of the last one of the page before."""
+
+    id: Identifier
+    after: Annotated[int, Field(ge=-1, le=2**31)] = -1
+    limit: Limit = 1000
+
+
+class RestoreRun(Request):
+    """Bring back what an incident's actor touched: a plan that was begun is gone on with, else one is made and done.
+
+    `plan` names the plan to do. `take` names files that somebody else changed since: what is there is set aside.
+    """
+
+    id: Identifier
+    plan: Identifier | None = None
+    take: Annotated[tuple[AbsPath, ...], Field(max_length=PATHS_MAX)] = ()
+    dry_run: bool = False
+
+
+class VersionsQuery(Request):
+    """Preserved versions of one file, oldest first, the newest `limit`."""
+
+    path: AbsPath
+    limit: Limit = 1000
+
+
+class VersionsRestore(Request):
+    """Bring one file back as it was at a moment, to its place or into the existing directory `to`.
+
+    At its place what is there is set aside as `NAME.before-restore`; in another directory nothing is overwritten.
+    """
+
+    path: AbsPath
+    at_ns: Instant
+    to: AbsPath | None = None
+    dry_run: bool = False
+
+
 class KeysRotate(Request):
     """New key version for one purpose (`files`, `quarantine`, `preserve`, `audit`), or for each; `due`: only where one
     is due by age or use."""

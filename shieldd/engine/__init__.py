@@ -11,6 +11,7 @@ from shieldd.engine.files import Files
 from shieldd.engine.keyroom import KeyRoom
 from shieldd.engine.parts import Parts, Snapshot
 from shieldd.engine.policies import config_answer, config_check, evaluate, policy_answer
+from shieldd.engine.restores import Restores
 from shieldd.engine.status import Status
 from shieldd.engine.threats import Threats
 from shieldd.engine.vault import Rewrapping, Vault
@@ -31,6 +32,7 @@ class RunningEngine:
         self._keys = KeyRoom(parts)
         self._rewrapping = Rewrapping(parts)
         self._verification = Verification(parts)
+        self._restores = Restores(parts)
 
     # the daemon itself
     def health(self) -> a.HealthAnswer:
@@ -108,6 +110,28 @@ class RunningEngine:
 
     def quarantine_purge(self, caller: Caller, request: r.QuarantinePurge) -> a.FileDone:
         return self._vault.purge(caller, request)
+
+    # bringing files back
+    def restore_plans(self, query: r.RestorePlansQuery) -> a.RestorePlans:
+        return self._restores.plans(query)
+
+    def restore_plan(self, caller: Caller, request: r.ById) -> a.RestorePlan:
+        return self._restores.plan(request)
+
+    def restore_status(self, request: r.ById) -> a.RestorePlan:
+        return self._restores.status(request)
+
+    def restore_steps(self, query: r.RestoreStepsQuery) -> a.RestoreSteps:
+        return self._restores.steps(query)
+
+    def restore_run(self, caller: Caller, request: r.RestoreRun) -> LongAction:
+        return self._restores.run(caller, request)
+
+    def file_versions(self, query: r.VersionsQuery) -> a.VersionInfos:
+        return self._restores.versions(query)
+
+    def file_version_restore(self, caller: Caller, request: r.VersionsRestore) -> a.FileDone:
+        return self._restores.version_restore(caller, request)
 
     # keys
     def keys(self) -> a.Keys:

@@ -22,6 +22,7 @@ from shieldd.pipeline import Pipeline
 from shieldd.respond import GuardedTree, Trees
 from shieldd.respond.acts import ActPool
 from shieldd.respond.quarantine import Quarantine
+from shieldd.respond.restore import Restorer
 from shieldd.respond.seal import Sealer
 from shieldd.scan import Scanner
 from shieldd.store import Store
@@ -63,6 +64,7 @@ class Parts:
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
     survey: Survey | None = None
+    restorer: Restorer | None = None
     ready: bool = False
     stopping: bool = False
 

@@ -80,7 +80,9 @@ class Planner:
         for trail in self._trails.files:
             if trail.origin is not None and not trail.sure:
                 limit = trail.content_ns or trail.first_ns
-                known = [x.at_ns for x in self._versions.versions_of(self._tree.index, trail.origin) if x.at_ns <= limit]
+                known = [
+                    x.at_ns for x in self._versions.versions_of(self._tree.index, trail.origin) if x.at_ns <= limit
+                ]
                 if known:
                     asked[trail.origin] = (trail, max(known))
         if not asked:
@@ -251,8 +253,10 @@ class Planner:
             if not shared or version is None:
                 out.append(step)
             elif version.ino in first:
-                text = f"another name of {_shown(first[version.ino].path)}; becomes one file with it again"
-                out.append(replace(step, act=Act.TWIN, other=first[version.ino].path, text=text))
+                one = first[version.ino]
+                text = f"another name of {_shown(one.path)}; becomes one file with it again"
+                twin = replace(step, version=one.version, at_ns=one.at_ns, wanted=one.wanted)
+                out.append(replace(twin, act=Act.TWIN, other=one.path, text=text))
             else:
                 first[version.ino] = step
                 out.append(step)

@@ -20,6 +20,7 @@ from shieldd.api.engine import Caller, Cancel, LongAction
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome, Reason, Severity
 from shieldd.model.incident import Judgement, State
+from tests.api.memory_restore import MemoryRestore
 
 Reader = Callable[[Sequence[Any]], None]
 T0_NS = 1_763_730_000_123_000_000  # 2025-11-21T13:00:00.123Z
@@ -94,7 +95,7 @@ def threat(threat_id: str, **changes: object) -> a.Threat:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-class MemoryEngine:
+class MemoryEngine(MemoryRestore):
     """Implements `Engine`. Files are `contents`; a sealed one has its name with `.shield`.
 
     Attributes:
@@ -105,6 +106,7 @@ class MemoryEngine:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.lock = threading.Lock()
         self.state = a.Health.READY
         self.troubles: tuple[a.Trouble, ...] = ()

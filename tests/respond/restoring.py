@@ -37,7 +37,6 @@ USER = (1 << 63) + 8
 ANOTHER = (1 << 63) + 9
 
 
-
 @dataclass
 class FileVault:
     """Versions as plain files: `links/N` and `images/N` in a directory beside the tree."""
@@ -293,9 +292,7 @@ def state(root: bytes) -> dict[bytes, Whole]:
             fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 data = os.read(fd, 1 << 30)
-                one = Whole(
-                    data, seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, xattrs_of(fd), frozenset()
-                )
+                one = Whole(data, seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, xattrs_of(fd), frozenset())
             finally:
                 os.close(fd)
             inodes.setdefault(seen.st_ino, set()).add(path)

@@ -57,6 +57,14 @@ from shieldd.api.answers.judgement import (
     Threat,
     Threats,
 )
+from shieldd.api.answers.restoring import (
+    RestorePlan,
+    RestorePlans,
+    RestoreStep,
+    RestoreSteps,
+    VersionInfo,
+    VersionInfos,
+)
 
 __all__ = [
     "INSTANT",
@@ -96,6 +104,10 @@ __all__ = [
     "Providers",
     "QuarantineItem",
     "QuarantineItems",
+    "RestorePlan",
+    "RestorePlans",
+    "RestoreStep",
+    "RestoreSteps",
     "Rotated",
     "Sample",
     "SealedFile",
@@ -105,5 +117,7 @@ __all__ = [
     "Threats",
     "TreeStatus",
     "Trouble",
+    "VersionInfo",
+    "VersionInfos",
     "WatchStatus",
 ]
