@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from shieldctl.client import Client
-from shieldctl.commands import alerts, config, daemon, drill, events, files, keys, policy, quarantine, restore, threats, versions
+from shieldctl.commands import (
+    alerts,
+    config,
+    daemon,
+    drill,
+    events,
+    files,
+    keys,
+    policy,
+    quarantine,
+    restore,
+    threats,
+    versions,
+)
 from shieldctl.options import Session
 from shieldd.errors import ShieldError
 

@@ -177,6 +177,7 @@ class Restorer:
             raise ShieldError("file.symlink", path=path)
         with announced_to(self._notice, tree, {path: OURS}):
             aside = self._one(tree.root_fd, path, version, there)
+        self._versions.came_back(tree.index, [path])
         self._known(tree, path)
         return Brought(
             version, tree.absolute(path), os.path.join(os.path.dirname(tree.absolute(path)), aside) if aside else b""

@@ -29,9 +29,9 @@ class Chosen:
 
 
 @contextmanager
-def opened(versions: Versions, version: Version) -> Iterator[int]:
-    """The version's content for the length of a block."""
-    fd = versions.open(version)
+def opened(versions: Versions, version: Version, now: bytes = b"") -> Iterator[int]:
+    """The version's content for the length of a block; `now` is where the file is, if not under the version's name."""
+    fd = versions.open(version, now=now)
     try:
         yield fd
     finally:
@@ -94,7 +94,7 @@ def _links_first(order: Sequence[Version]) -> list[Version]:
 
 def _usable(versions: Versions, version: Version, trail: Trail, now_ino: int) -> Chosen | None:
     try:
-        with opened(versions, version) as fd:
+        with opened(versions, version, trail.place or b"") as fd:
             if version.kind is not Keep.LINK:
                 return Chosen(version, recorded(version), relink=False)
             seen = os.fstat(fd)

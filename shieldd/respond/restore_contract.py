@@ -25,8 +25,11 @@ class Versions(Protocol):
     def get(self, vault: int, version_id: int) -> Version | None:
         """One version by its vault and id; None where it is no more."""
 
-    def open(self, version: Version) -> int:
+    def open(self, version: Version, *, now: bytes = b"") -> int:
         """A descriptor of the version's whole content, for reading, from its beginning; the caller closes.
+
+        Args:
+            now: path of the file as it is now, where that is not the version's own; a version of ranges needs it.
 
         Raises:
             ShieldError: it is gone, damaged, or cannot be put together.
@@ -38,6 +41,9 @@ class Versions(Protocol):
         Raises:
             ShieldError: it could not be kept: then it is set aside beside the file.
         """
+
+    def came_back(self, tree: int, paths: Sequence[bytes]) -> None:
+        """These files have their names again; nobody else will tell."""
 
     def pin(self, incident_id: str, actor: int, since_ns: int) -> None:
         """Keep an incident's versions from being evicted."""

@@ -98,6 +98,10 @@ class Planner:
     def _elsewhere(self, trail: Trail) -> bool:
         return trail.place is not None and self._trails.before(trail.place) != trail.origin
 
+    def _product(self, trail: Trail) -> bytes:
+        """Where the actor left the file, if not under its own name."""
+        return self._trails.before(trail.place) if trail.place is not None and self._elsewhere(trail) else b""
+
     def _look(self, path: bytes) -> tuple[Found, There | None]:
         """What stands under a name that is meant as of after the directories have theirs back."""
         return look(self._tree.root_fd, self._trails.now(path))
@@ -183,7 +187,7 @@ class Planner:
 
     def _is_same(self, path: bytes, chosen: Chosen) -> bool:
         try:
-            with opened(self._versions, chosen.version) as fd:
+            with opened(self._versions, chosen.version, self._trails.now(path)) as fd:
                 return same_content(self._tree.root_fd, self._trails.now(path), chosen.wanted, fd)
         except ShieldError:
             return False
@@ -304,7 +308,7 @@ class Planner:
             lost=lost,
             version=key_of(chosen.version) if chosen else "",
             at_ns=chosen.version.at_ns if chosen else 0,
-            other=other,
+            other=other or (self._product(file.trail) if act is Act.COPY else b""),
             wanted=wanted or (chosen.wanted if chosen else None),
             there=there or file.there,
             text=text,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -136,9 +136,10 @@ class Run:
     def _close(self, ended: Sequence[Step], actions: Sequence[TakenAction]) -> None:
         """Results: the journal first, since it is what a run goes on from."""
         self._journal.result(self._plan.id, ended)
-        for step in ended:
-            if step.outcome is Outcome.DONE and step.act is not Act.DIRECTORY:
-                self._known(self._tree, step.path)
+        back = [x.path for x in ended if x.outcome is Outcome.DONE and x.act in HOWS and not _is_directory(x)]
+        self._versions.came_back(self._tree.index, back)
+        for path in back:
+            self._known(self._tree, path)
         self._ledger.finish([_ended(action, step) for action, step in zip(actions, ended, strict=True)])
 
     def _action(self, step: Step) -> TakenAction:
@@ -192,7 +193,7 @@ class Run:
                 return one is not None and one.ino == there.ino
             if not same_dress(self._tree.root_fd, step.path, step.wanted):
                 return False
-            with opened(self._versions, of_key(self._versions, step.version)) as fd:
+            with self._version(step) as fd:
                 return same_content(self._tree.root_fd, step.path, step.wanted, fd)
         except ShieldError:
             return False
@@ -243,10 +244,14 @@ class Run:
                 out[step.number] = _done(step, answer.aside, note)
         return [out[step.number] for step in steps]
 
+    def _version(self, step: Step) -> AbstractContextManager[int]:
+        now = step.other if step.act is Act.COPY and step.other else step.path
+        return opened(self._versions, of_key(self._versions, step.version), now)
+
     def _source(self, step: Step, held: ExitStack) -> int:
         """The version's content, -1 for an act that needs none; refuses another name of what did not come back."""
         if step.act in (Act.COPY, Act.LINK):
-            return held.enter_context(opened(self._versions, of_key(self._versions, step.version)))
+            return held.enter_context(self._version(step))
         if step.act is Act.TWIN and step.wanted is not None:
             _, there = look(self._tree.root_fd, step.other)
             if there is None or (there.size, there.mtime_ns) != (step.wanted.size, step.wanted.mtime_ns):
@@ -294,6 +299,11 @@ class Run:
                     ended = replace(step, outcome=Outcome.SKIPPED, reason="is gone already")
             self._journal.result(self._plan.id, [ended])
             yield ended
+
+
+def _is_directory(step: Step) -> bool:
+    """Whether a whole directory got its name back."""
+    return step.act is Act.MOVE and step.there is not None and stat.S_ISDIR(step.there.mode)
 
 
 def _done(step: Step, aside: bytes, note: str) -> Step:

@@ -6,7 +6,6 @@ recorded as the watcher would, one for each act, under the key of whoever acts.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -47,13 +46,13 @@ class FileVault:
     kept: list[bytes] = field(default_factory=list)
     pins: dict[str, tuple[int, int]] = field(default_factory=dict)
     full: bool = False
-    clock: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    linked: list[bytes] = field(default_factory=list)
 
     def _object(self, version: Version) -> Path:
         return self.place / ("links" if version.kind is Keep.LINK else "images") / f"{version.object_id:016x}"
 
     def add(self, path: bytes, kind: Keep, *, actor: int = 0, at_ns: int) -> Version:
-        number = next(self.clock)
+        number = 1 + max([0, *(int(x.name, 16) for x in self.place.glob("*/*"))])
         source = os.path.join(self.tree.root, path)
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
         try:
@@ -101,7 +100,10 @@ class FileVault:
     def get(self, vault: int, version_id: int) -> Version | None:
         return next((x for x in self.records if (x.vault, x.id) == (vault, version_id)), None)
 
-    def open(self, version: Version) -> int:
+    def came_back(self, tree: int, paths: Sequence[bytes]) -> None:
+        self.linked += paths
+
+    def open(self, version: Version, *, now: bytes = b"") -> int:
         try:
             return os.open(self._object(version), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -110,7 +112,7 @@ class FileVault:
     def keep(self, tree: int, path: bytes, *, actor: int) -> None:
         if self.full:
             raise ShieldError("file.full")
-        self.add(path, Keep.LINK, actor=actor, at_ns=1)
+        self.add(path, Keep.LINK, actor=actor, at_ns=1 << 62)
         self.kept.append(path)
 
     def pin(self, incident_id: str, actor: int, since_ns: int) -> None:
@@ -301,8 +303,8 @@ def state(root: bytes) -> dict[bytes, Whole]:
 
 
 @contextmanager
-def staged(directory: Path) -> Iterator[Scene]:
-    """A scene in a directory."""
+def staged(directory: Path, *, clean: bool = True) -> Iterator[Scene]:
+    """A scene in a directory, which goes afterwards unless it is to be taken up again."""
     root, journal_dir, held, vault_dir = (directory / x for x in ("tree", "journal", "held", "vault"))
     for one in (root, journal_dir, held, vault_dir):
         one.mkdir(mode=0o700, exist_ok=True, parents=True)
@@ -314,8 +316,9 @@ def staged(directory: Path) -> Iterator[Scene]:
         envelope.Keyring() as keyring,
         envelope.Journal(fds[1]) as journal,
     ):
-        key = envelope.random_bytes(32)
-        keyring.add(key_id=bytes(16), version=1, purpose=envelope.Purpose.QUARANTINE, key=key, seals=True)
+        keyring.add(key_id=bytes(16), version=1, purpose=envelope.Purpose.QUARANTINE, key=bytes(32), seals=True)
+        # what a crash cut off in the quarantine is ended first, as the daemon does when it starts
+        journal.recover({tree.root: fds[0], os.fsencode(held): fds[2]}, keyring)
         trees = Trees([tree])
         quarantine = Quarantine(fds[2], keyring, journal, store, lists, lists, trees, host_id=b"host")
         vault = FileVault(vault_dir, tree)
@@ -334,7 +337,8 @@ def staged(directory: Path) -> Iterator[Scene]:
         yield scene
     for fd in fds:
         os.close(fd)
-    shutil.rmtree(directory, ignore_errors=True)
+    if clean:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
