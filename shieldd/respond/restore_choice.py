@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shieldd.errors import ShieldError
 from shieldd.model.restore import Wanted
@@ -68,8 +68,22 @@ def choose(versions: Versions, tree: int, trail: Trail, now_ino: int) -> Chosen 
     for version in _links_first(order):
         chosen = _usable(versions, version, trail, now_ino)
         if chosen is not None:
-            return chosen
+            return _dressed(chosen, order, trail)
     return None
+
+
+def _dressed(chosen: Chosen, order: Sequence[Version], trail: Trail) -> Chosen:
+    """With owner, mode and attributes from before the actor touched those, where it did before it came to the content."""
+    if not trail.dressed_ns:
+        return chosen
+    like = next((x for x in order if x.at_ns <= trail.dressed_ns and x.ino == chosen.version.ino), None)
+    if like is None:
+        return chosen
+    old = recorded(like)
+    wanted = replace(
+        chosen.wanted, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs, xattrs_whole=old.xattrs_whole
+    )
+    return replace(chosen, wanted=wanted)
 
 
 def _candidates(versions: Versions, tree: int, trail: Trail) -> Iterator[Version]:
@@ -102,7 +116,9 @@ def _usable(versions: Versions, version: Version, trail: Trail, now_ino: int) ->
             if trail.wrote and not (as_recorded and seen.st_ino != now_ino and seen.st_mtime_ns < trail.first_ns):
                 return None
             if as_recorded:
-                return Chosen(version, recorded(version), relink=True)
+                # owner and mode as they are: somebody may have changed them rightly since the link was made
+                wanted = replace(as_it_is(fd, seen), digest=version.digest or b"")
+                return Chosen(version, wanted, relink=True)
             if seen.st_mtime_ns >= trail.first_ns:
                 return None
             # written into by somebody before the actor came: what it is now is what it was then

@@ -160,7 +160,7 @@ class Run:
             if isinstance(left, ShieldError):
                 done.append(_failed(step, left))
             elif self._is_there(step):
-                done.append(_done(step, left, "finished before it was cut off"))
+                done.append(self._dressed(_done(step, left, "finished before it was cut off")))
         if done:
             self._journal.result(self._plan.id, done)
             numbers = {step.number for step in done}
@@ -241,8 +241,16 @@ class Run:
                     out[step.number] = _failed(step, answer)
                     continue
                 note = f"{answer.skipped} attributes could not be set" if answer.skipped else ""
-                out[step.number] = _done(step, answer.aside, note)
+                out[step.number] = self._dressed(_done(step, answer.aside, note))
         return [out[step.number] for step in steps]
+
+    def _dressed(self, step: Step) -> Step:
+        """A file that was moved back gets owner, mode and times of before too, where they are known."""
+        if step.act is not Act.MOVE or step.wanted is None:
+            return step
+        item = replace(self._item(step, -1), how=How.DRESS)
+        (answer,) = restore.run(self._tree.root_fd, [item])
+        return _failed(step, answer) if isinstance(answer, ShieldError) else step
 
     def _version(self, step: Step) -> AbstractContextManager[int]:
         now = step.other if step.act is Act.COPY and step.other else step.path

@@ -37,7 +37,7 @@ class Trail:
         sure: whether it was there before for certain; otherwise only a version can say so.
         place: where the actor left it, None where it is gone.
         names: every name that it had, the first first.
-        wrote, dressed: whether its content, its attributes were touched.
+        wrote: whether its content was touched; dressed_ns: first touch of its attributes, 0 for none.
         first_ns, last_ns: first and last touch; `content_ns`: first one that ended the content of before.
     """
 
@@ -47,7 +47,7 @@ class Trail:
     first_ns: int
     last_ns: int
     wrote: bool = False
-    dressed: bool = False
+    dressed_ns: int = 0
     content_ns: int = 0
     names: list[bytes] = field(default_factory=list)
 
@@ -107,7 +107,8 @@ class Trails:
                 trail.wrote = True
                 trail.ended(touch.at_ns)
             case Kind.ATTRIB:
-                self._trail(touch, touch.path, sure=True).dressed = True
+                trail = self._trail(touch, touch.path, sure=True)
+                trail.dressed_ns = trail.dressed_ns or touch.at_ns
             case Kind.DELETE:
                 trail = self._trail(touch, touch.path, sure=True)
                 trail.ended(touch.at_ns)

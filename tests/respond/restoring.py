@@ -57,7 +57,7 @@ class FileVault:
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             seen, attributes = os.fstat(fd), xattrs_of(fd)
-            names = seen.st_nlink - sum(x.ino == seen.st_ino and x.kind is Keep.LINK for x in self.records)
+            names = seen.st_nlink - sum(os.stat(x).st_ino == seen.st_ino for x in self.place.glob("links/*"))
             version = Version(
                 id=number, vault=0, kind=kind, tree=0, path=path, at_ns=at_ns, actor=actor, object_id=number,
                 ino=seen.st_ino, size=seen.st_size, stored=seen.st_blocks * 512, mode=seen.st_mode, uid=seen.st_uid,
@@ -81,14 +81,14 @@ class FileVault:
     def clear(self) -> None:
         """No version at all."""
         for version in self.records:
-            self._object(version).unlink()
+            self._object(version).unlink(missing_ok=True)
         self.records.clear()
 
     def let_go(self, ino: int) -> None:
-        """Links of an inode go when it is about to be written into: they would hold what is written."""
-        for version in [x for x in self.records if x.ino == ino and x.kind is Keep.LINK]:
-            self._object(version).unlink()
-            self.records.remove(version)
+        """Links of an inode go when it is about to be written into: they would hold what is written. Records stay."""
+        for version in self.records:
+            if version.ino == ino and version.kind is Keep.LINK:
+                self._object(version).unlink(missing_ok=True)
 
     # the contract
     def versions_of(self, tree: int, path: bytes) -> Sequence[Version]:

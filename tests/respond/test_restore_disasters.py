@@ -312,5 +312,3 @@ def test_two_runs_at_once_are_refused(scene: Scene) -> None:
         next(scene.restorer.run(plan, actor=ATTACKER, why="test"))
     assert refused.value.code == "restore.busy"
     run.close()
-
-
