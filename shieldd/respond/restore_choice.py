@@ -73,7 +73,7 @@ def choose(versions: Versions, tree: int, trail: Trail, now_ino: int) -> Chosen 
 
 
 def _dressed(chosen: Chosen, order: Sequence[Version], trail: Trail) -> Chosen:
-    """With owner, mode and attributes from before the actor touched those, where it did before it came to the content."""
+    """With owner, mode and attributes from before the actor touched those, if it did that first."""
     if not trail.dressed_ns:
         return chosen
     like = next((x for x in order if x.at_ns <= trail.dressed_ns and x.ino == chosen.version.ino), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Final
@@ -28,6 +29,7 @@ from shieldd.respond.restore_contract import Journal, Versions
 from shieldd.respond.restore_look import look, same_content, same_dress
 
 GROUP: Final = 128  # files of one commit: as many versions are open at once
+AWAY_THREADS: Final = 16  # into quarantine at once: one alone does some 90 files/s, sixteen some 1,000
 OURS: Final = 1 << Kind.CREATE | 1 << Kind.WRITE | 1 << Kind.RENAME | 1 << Kind.ATTRIB | 1 << Kind.DELETE
 HOWS: Final = {
     Act.COPY: How.COPY, Act.LINK: How.LINK, Act.MOVE: How.MOVE_BACK, Act.TWIN: How.TWIN, Act.DRESS: How.DRESS
@@ -293,20 +295,23 @@ class Run:
         return _done(step, b"", "")
 
     def _away(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """What the actor made goes to quarantine, one after the other; the quarantine keeps its own record."""
-        for step in steps:
-            self._journal.intend(self._plan.id, [step])
-            try:
-                inode = (step.there.dev, step.there.ino) if step.there else None
-                why = f"made by the actor of incident {self._plan.threat_id}"
-                held = self._quarantine.add(self._tree, step.path, threat_id=self._plan.threat_id, why=why, inode=inode)
-                ended = replace(step, outcome=Outcome.DONE, reason=f"shieldctl quarantine restore {held.id}")
-            except ShieldError as error:
-                ended = _failed(step, error)
-                if error.code == "file.missing":
-                    ended = replace(step, outcome=Outcome.SKIPPED, reason="is gone already")
-            self._journal.result(self._plan.id, [ended])
-            yield ended
+        """What the actor made goes to quarantine, which records it; many at once, since each waits for the disk."""
+        self._journal.intend(self._plan.id, steps)
+        with ThreadPoolExecutor(AWAY_THREADS, "shieldd-restore") as pool:
+            ended = list(pool.map(self._one_away, steps))
+        self._journal.result(self._plan.id, ended)
+        yield from ended
+
+    def _one_away(self, step: Step) -> Step:
+        inode = (step.there.dev, step.there.ino) if step.there else None
+        why = f"made by the actor of incident {self._plan.threat_id}"
+        try:
+            held = self._quarantine.add(self._tree, step.path, threat_id=self._plan.threat_id, why=why, inode=inode)
+        except ShieldError as error:
+            if error.code == "file.missing":
+                return replace(step, outcome=Outcome.SKIPPED, reason="is gone already")
+            return _failed(step, error)
+        return replace(step, outcome=Outcome.DONE, reason=f"shieldctl quarantine restore {held.id}")
 
 
 def _is_directory(step: Step) -> bool:

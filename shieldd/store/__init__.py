@@ -241,7 +241,9 @@ class Store:
 
     def prune(self, keep: Keep, now_ns: int | None = None) -> Pruned:
         """Apply retention; takes its time, call it from a thread that may."""
-        return retention.prune(self._access, keep, time.time_ns() if now_ns is None else now_ns)
+        now = time.time_ns() if now_ns is None else now_ns
+        self.restores.prune(now - keep.actions_days * retention.DAY_NS)
+        return retention.prune(self._access, keep, now)
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy (SQLite's backup interface; copying the file alone would miss its log).

@@ -107,6 +107,18 @@ class Restores:
         sql = "UPDATE restore_plans SET state = ?, ended_at_ns = ? WHERE id = ?"
         self._access.durable(lambda c: c.execute(sql, (state.value, ended, plan_id)), essential=True)
 
+    def prune(self, before_ns: int) -> None:
+        """Take out plans that are older and not under way, one in a transaction."""
+        sql = "SELECT id FROM restore_plans WHERE made_at_ns < ? AND state <> 'running'"
+        for row in self._access.rows(sql, None, [before_ns]):
+            plan = (row["id"],)
+
+            def work(connection: sqlite3.Connection, plan: tuple[str] = plan) -> None:
+                connection.execute("DELETE FROM restore_steps WHERE plan = ?", plan)
+                connection.execute("DELETE FROM restore_plans WHERE id = ?", plan)
+
+            self._access.durable(work, timeout_s=TIMEOUT_S)
+
     # steps
     def steps(self, plan_id: str, *, after: int = -1, limit: int = 1000) -> Sequence[Step]:
         """Steps by number, those after one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -156,10 +157,11 @@ class Scene:
     lists: MemoryLists
     now_ns: int
     events: int = 0
+    real: bool = False  # times are those of the clock
 
     def tick(self) -> int:
         """A moment later: wall clock of a file's change is set by hand, so that times in tests are exact."""
-        self.now_ns += 10_000_000_000
+        self.now_ns = time.time_ns() if self.real else self.now_ns + 10_000_000_000
         return self.now_ns
 
     def full(self, path: bytes) -> bytes:

@@ -159,7 +159,10 @@ pub fn run(root: BorrowedFd<'_>, items: &[Item<'_>]) -> Vec<Result<Restored>> {
 
 fn prepare(root: BorrowedFd<'_>, item: &Item<'_>) -> Result<Ready> {
     let (dir, name) = Dir::holding(root, item.path)?;
-    let version = || item.version.ok_or_else(|| Trouble::new("native.argument", "no version"));
+    let version = || {
+        item.version
+            .ok_or_else(|| Trouble::new("native.argument", "no version"))
+    };
     let staged = match item.act {
         Act::Copy => Some(stage::copy(&dir, item.hidden, version()?, &item.wanted)?),
         Act::Link => Some(stage::link(version()?, &item.wanted)?),
@@ -173,7 +176,12 @@ fn durable(root: BorrowedFd<'_>, ready: &mut [Result<Ready>]) {
     let count = ready.iter().filter(|one| staged(one)).count();
     let whole = (count >= SYNCFS_FROM).then(|| syncfs(root));
     for one in ready.iter_mut() {
-        let Some(fd) = one.as_ref().ok().and_then(|r| r.staged.as_ref()).map(|s| &s.fd) else {
+        let Some(fd) = one
+            .as_ref()
+            .ok()
+            .and_then(|r| r.staged.as_ref())
+            .map(|s| &s.fd)
+        else {
             continue;
         };
         let done = whole.unwrap_or_else(|| fsync(fd));
@@ -226,7 +234,10 @@ fn twin(root: BorrowedFd<'_>, item: &Item<'_>, dir: &Dir, name: &[u8]) -> Result
         .look(&old)?
         .ok_or_else(|| Trouble::new("file.missing", "its other name is gone"))?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return Err(Trouble::new("file.not-regular", "its other name is no regular file"));
+        return Err(Trouble::new(
+            "file.not-regular",
+            "its other name is no regular file",
+        ));
     }
     let fd = open_beneath(from.fd.as_fd(), &old, OFlags::PATH)
         .map_err(|e| Trouble::of(e, "its other name cannot be opened"))?;
@@ -239,8 +250,14 @@ fn twin(root: BorrowedFd<'_>, item: &Item<'_>, dir: &Dir, name: &[u8]) -> Result
         stage::name(fd.as_fd(), dir, name)?;
         return Ok(Vec::new());
     }
-    linkat(&from.fd, old.as_slice(), &dir.fd, item.hidden, AtFlags::empty())
-        .map_err(|e| Trouble::of(e, "file cannot be named"))?;
+    linkat(
+        &from.fd,
+        old.as_slice(),
+        &dir.fd,
+        item.hidden,
+        AtFlags::empty(),
+    )
+    .map_err(|e| Trouble::of(e, "file cannot be named"))?;
     let staged = Staged {
         fd,
         named: true,
@@ -268,4 +285,3 @@ fn dressed(dir: &Dir, name: &[u8], item: &Item<'_>) -> Result<usize> {
     }
     Ok(stage::dress(fd.as_fd(), &item.wanted)?.len())
 }
-

@@ -67,7 +67,13 @@ pub fn settle(dir: &Dir, name: &[u8], hidden: &[u8], over: &Over) -> Result<Opti
 ///
 /// # Errors
 /// `file.race` where what lies there is not ours: it stays.
-pub fn tidy(dir: &Dir, name: &[u8], hidden: &[u8], over: &Over, wanted: &Wanted) -> Result<Option<Vec<u8>>> {
+pub fn tidy(
+    dir: &Dir,
+    name: &[u8],
+    hidden: &[u8],
+    over: &Over,
+    wanted: &Wanted,
+) -> Result<Option<Vec<u8>>> {
     let Some(stat) = dir.look(hidden)? else {
         return Ok(None);
     };
@@ -97,7 +103,10 @@ pub fn move_back(from: &Dir, old: &[u8], dir: &Dir, name: &[u8], there: &There) 
         .look(old)?
         .ok_or_else(|| Trouble::new("file.missing", "the renamed file is gone"))?;
     if !there.is(&found) {
-        return Err(Trouble::new("file.race", "another file has that name by now"));
+        return Err(Trouble::new(
+            "file.race",
+            "another file has that name by now",
+        ));
     }
     rename(from, old, dir, name, RenameFlags::NOREPLACE)?;
     let moved: Option<Stat> = dir.look(name)?;
@@ -106,7 +115,10 @@ pub fn move_back(from: &Dir, old: &[u8], dir: &Dir, name: &[u8], there: &There) 
     }
     // Swapped between the look and the rename: back to where it was.
     rename(dir, name, from, old, RenameFlags::NOREPLACE)?;
-    Err(Trouble::new("file.race", "another file has that name by now"))
+    Err(Trouble::new(
+        "file.race",
+        "another file has that name by now",
+    ))
 }
 
 fn swap(dir: &Dir, name: &[u8], hidden: &[u8], there: &There) -> Result<()> {
@@ -130,7 +142,10 @@ fn swap(dir: &Dir, name: &[u8], hidden: &[u8], there: &There) -> Result<()> {
 }
 
 fn changed() -> Trouble {
-    Trouble::new("file.race", "changed since the plan was made; nothing was done to it")
+    Trouble::new(
+        "file.race",
+        "changed since the plan was made; nothing was done to it",
+    )
 }
 
 fn drop_hidden(dir: &Dir, hidden: &[u8]) {
@@ -145,13 +160,22 @@ fn aside(dir: &Dir, name: &[u8], hidden: &[u8]) -> Result<Vec<u8>> {
         };
         let keep = name.len().min(255 - end.len());
         let beside = [&name[..keep], &end[..]].concat();
-        match renameat_with(&dir.fd, hidden, &dir.fd, beside.as_slice(), RenameFlags::NOREPLACE) {
+        match renameat_with(
+            &dir.fd,
+            hidden,
+            &dir.fd,
+            beside.as_slice(),
+            RenameFlags::NOREPLACE,
+        ) {
             Ok(()) => return Ok(beside),
             Err(Errno::EXIST) => {}
             Err(e) => return Err(Trouble::of(e, "what was there cannot be set aside")),
         }
     }
-    Err(Trouble::new("file.exists", "a hundred files were set aside here already"))
+    Err(Trouble::new(
+        "file.exists",
+        "a hundred files were set aside here already",
+    ))
 }
 
 fn rename(from: &Dir, old: &[u8], to: &Dir, new: &[u8], how: RenameFlags) -> Result<()> {

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    copy_file_range, fchmod, fremovexattr, fsetxattr, fstat, ftruncate, futimens, ioctl_ficlone, linkat, openat,
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, CWD,
+    copy_file_range, fchmod, fremovexattr, fsetxattr, fstat, ftruncate, futimens, ioctl_ficlone,
+    linkat, openat, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, CWD,
 };
 use rustix::io::{pread, pwrite, Errno};
 
@@ -185,7 +185,12 @@ fn fill(fd: &OwnedFd, version: BorrowedFd<'_>, wanted: &Wanted) -> Result<Filled
     match wanted.digest {
         Some(_) => compare(wanted, &digest)?,
         None if digest_of(version)? == digest => {}
-        None => return Err(Trouble::new("restore.digest", "version changed while it was copied")),
+        None => {
+            return Err(Trouble::new(
+                "restore.digest",
+                "version changed while it was copied",
+            ))
+        }
     }
     Ok((digest, dress(fd.as_fd(), wanted)?))
 }
@@ -248,7 +253,10 @@ fn compare(wanted: &Wanted, digest: &[u8; 32]) -> Result<()> {
 fn look(version: BorrowedFd<'_>) -> Result<Stat> {
     let stat = fstat(version).map_err(|e| Trouble::data(e, "version cannot be looked at"))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Trouble::new("restore.version", "version is not a regular file"));
+        return Err(Trouble::new(
+            "restore.version",
+            "version is not a regular file",
+        ));
     }
     Ok(stat)
 }
