@@ -10,7 +10,7 @@
 //! is done to it.
 
 pub mod actor;
-mod bursts;
+pub mod bursts;
 pub mod client;
 pub mod grouping;
 #[cfg(test)]
@@ -18,6 +18,7 @@ mod grouping_tests;
 pub mod guess;
 mod held;
 pub mod members;
+mod memory;
 mod noting;
 pub mod parse;
 pub mod process;

@@ -51,6 +51,8 @@ pub struct Actor {
     pub more: bool,
     /// Processes that acted in its name.
     pub processes: u64,
+    /// Processes whose memory is being looked at: until that is done nothing speaks for it.
+    pub pending: u32,
     pub(super) used: u64,
 }
 
@@ -69,13 +71,13 @@ impl Actor {
             executables: Vec::new(),
             more: false,
             processes: 0,
+            pending: 0,
             used: 0,
         }
     }
 
     /// A process acts in its name.
     pub(super) fn add(&mut self, process: &Process) {
-        self.processes += 1;
         if process.kernel {
             return;
         }

@@ -77,6 +77,30 @@ impl Bursts {
 }
 
 impl Grouping {
+    /// The actor of a process that acts for the first time, sessions in bursts counted. Where a tree's top was decided
+    /// on with it, that is told too: its further children are to find it by [`Lineage::remembered`].
+    pub fn acting(
+        &self,
+        process: &Arc<Process>,
+        lineage: &mut impl Lineage,
+        bursts: &mut Bursts,
+    ) -> (Group, Option<Arc<Process>>) {
+        let group = self.group(process, lineage);
+        let top = match group.kind {
+            Kind::Tree => lineage.process(group.top),
+            _ => None,
+        };
+        let Some(top) = top.filter(|top| self.names(top, group)) else {
+            return (group, None);
+        };
+        if lineage.remembered(&top).is_some() {
+            return (group, None);
+        }
+        let started = self.starter(&top, lineage);
+        let wider = started.filter(|(starter, _)| bursts.add(starter, &top));
+        (wider.map_or(group, |(_, wider)| wider), Some(top))
+    }
+
     /// Who started the leader of a tree, and the actor that the tree belongs to if that was in a burst.
     pub fn starter(
         &self,

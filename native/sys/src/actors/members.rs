@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// What code the living processes of an actor run now: looks again at each that acted, and at the files mapped
-    /// as code into each. For whoever is about to trust the actor; a millisecond or less.
+    /// as code into each. For whoever is about to trust the actor. What is found comes in while [`super::Actor::pending`] is not 0.
     pub fn examine(&mut self, key: u64) {
         for pid in self.acting(key) {
             self.look_closely(pid, key);

@@ -4,39 +4,30 @@ use std::sync::Arc;
 
 use super::actor::{Actor, Ancestor, ANCESTRY};
 use super::grouping::{Group, Kind, Lineage};
+use super::memory::Asked;
 use super::process::{Handle, Process};
 use super::table::{oldest_of, Entry, Table};
 
 impl Table {
     /// Groups a process that acts for the first time.
     pub(super) fn group(&mut self, process: &Arc<Process>) -> Group {
-        let grouping = self.grouping();
-        let group = grouping.group(process, self);
-        if group.kind != Kind::Tree {
-            return group;
-        }
-        let top = self.process(group.top);
-        let Some(top) = top.filter(|top| grouping.names(top, group)) else {
-            return group;
-        };
-        if self.remembered(&top).is_some() {
-            return group;
-        }
-        let started = grouping.starter(&top, self);
-        let wider = started.filter(|(starter, _)| self.bursts.add(starter, &top));
-        let group = wider.map_or(group, |(_, wider)| wider);
-        if let Some(entry) = self.entries.get_mut(&top.pid) {
+        let mut bursts = std::mem::take(&mut self.bursts);
+        let (group, top) = self.grouping().acting(process, self, &mut bursts);
+        self.bursts = bursts;
+        if let Some(entry) = top.and_then(|top| self.entries.get_mut(&top.pid)) {
             entry.group = Some(group);
         }
         group
     }
 
     /// Writes down that a process acted for an actor.
-    pub(super) fn note(&mut self, group: Group, process: &Arc<Process>) {
+    pub(super) fn note(&mut self, group: Group, process: &Arc<Process>, handle: Handle) {
         let key = group.key.get();
         if let Some(actor) = self.actors.get_mut(&key) {
             actor.used = self.uses;
             actor.add(process);
+            actor.processes += 1;
+            self.ask(key, handle, false, false);
             return;
         }
         let by_top = matches!(group.kind, Kind::Tree | Kind::Client | Kind::Host);
@@ -44,17 +35,65 @@ impl Table {
         let top = by_top.then(|| self.process(group.top)).flatten();
         let top = top.filter(|top| grouping.names(top, group));
         let shown = top.unwrap_or_else(|| Arc::clone(process));
-        let details = Handle::open(shown.pid)
-            .filter(|handle| handle.start_ticks(&mut self.buffer) == Some(shown.start_ticks))
-            .map(|handle| handle.details(&mut self.buffer));
+        let of_shown = (shown.pid != process.pid)
+            .then(|| Handle::open(shown.pid))
+            .flatten()
+            .filter(|other| other.start_ticks(&mut self.buffer) == Some(shown.start_ticks));
+        let told_by = of_shown.as_ref().unwrap_or(&handle);
+        let details = told_by.details(&mut self.buffer);
         let ancestry = self.ancestry(&shown);
-        let mut actor = Actor::new(group, &shown, details.unwrap_or_default(), ancestry);
+        let mut actor = Actor::new(group, &shown, details, ancestry);
         actor.used = self.uses;
         actor.add(process);
+        actor.processes = 1;
         if self.actors.len() >= self.options.actors {
             self.forget_actors();
         }
         self.actors.insert(key, actor);
+        let alone = of_shown.is_none();
+        if let Some(other) = of_shown {
+            self.ask(key, other, true, false);
+        }
+        self.ask(key, handle, alone, false);
+    }
+
+    /// Has a process' memory looked at by another thread.
+    fn ask(&mut self, key: u64, handle: Handle, cmdline: bool, mappings: bool) {
+        let asked = Asked {
+            key,
+            handle,
+            cmdline,
+            mappings,
+        };
+        let taken = self.memory.ask(asked);
+        if let Some(actor) = self.actors.get_mut(&key) {
+            actor.pending += u32::from(taken);
+            actor.more |= !taken;
+        }
+    }
+
+    /// Takes what the other thread found.
+    pub(super) fn learn(&mut self) {
+        while let Some(found) = self.memory.found() {
+            let Some(actor) = self.actors.get_mut(&found.key) else {
+                continue;
+            };
+            actor.pending = actor.pending.saturating_sub(1);
+            let Some(process) = found.process else {
+                actor.more = true; // it ended before its memory was looked at
+                continue;
+            };
+            let start = (process.pid, process.start_ticks);
+            if !found.cmdline.is_empty() && start == (actor.process.pid, actor.process.start_ticks)
+            {
+                actor.details.cmdline = found.cmdline;
+            }
+            let acted =
+                |entry: &Entry| entry.acting && entry.process.start_ticks == process.start_ticks;
+            if self.entries.get(&process.pid).is_none_or(acted) {
+                actor.add(&process);
+            }
+        }
     }
 
     /// Forgets the actors that did nothing for longest.
@@ -112,21 +151,14 @@ impl Table {
         let Some(handle) = Handle::open(pid) else {
             return;
         };
-        let Some(mut process) = handle.process(true, &mut self.buffer) else {
-            return;
-        };
-        let same = |entry: &Entry| entry.process.start_ticks == process.start_ticks;
-        if process.ended || !self.entries.get(&pid).is_some_and(same) {
-            return;
-        }
-        process.tampering |= handle.foreign_code(&process.exe, &mut self.buffer);
-        let process = Arc::new(process);
-        if let Some(entry) = self.entries.get_mut(&pid) {
-            entry.process = Arc::clone(&process);
-        }
-        if let Some(actor) = self.actors.get_mut(&key) {
-            actor.add(&process);
-            actor.processes -= 1;
+        let start = handle.start_ticks(&mut self.buffer);
+        if self
+            .entries
+            .get(&pid)
+            .map(|entry| entry.process.start_ticks)
+            == start
+        {
+            self.ask(key, handle, false, true);
         }
     }
 }

@@ -182,8 +182,8 @@ impl Handle {
         parse::status(bytes).map(|status| status.tgid)
     }
 
-    /// Reads a process; its environment only where `acting`, for that is of what acts alone.
-    pub fn process(&self, acting: bool, buffer: &mut Vec<u8>) -> Option<Process> {
+    /// Reads a process; its environment only where `memory`: whoever owns that can make the reader wait.
+    pub fn process(&self, memory: bool, buffer: &mut Vec<u8>) -> Option<Process> {
         let stat = parse::stat(self.read("stat", buffer, 4096).ok()?)?;
         let (pid, first_ended) = (stat.pid, stat.first_ended());
         let mut process = Process {
@@ -221,7 +221,7 @@ impl Handle {
         };
         let at = other.as_ref().unwrap_or(self);
         process.exe = at.exe().unwrap_or_default();
-        if acting {
+        if memory {
             process.tampering |= at.foreign_loading(buffer);
         }
         Some(process)
@@ -296,14 +296,19 @@ impl Handle {
         0
     }
 
-    /// Reads what people ask for.
-    pub fn details(&self, buffer: &mut Vec<u8>) -> Details {
+    /// Its arguments, from its own memory.
+    pub fn cmdline(&self, buffer: &mut Vec<u8>) -> Vec<u8> {
         let cmdline = self.read("cmdline", buffer, CMDLINE).map(<[u8]>::to_vec);
+        cmdline.unwrap_or_default()
+    }
+
+    /// Reads what people ask for; all but the arguments.
+    pub fn details(&self, buffer: &mut Vec<u8>) -> Details {
         let login = self.read("loginuid", buffer, 32).ok();
         let login_uid = login.and_then(|bytes| parse::integer(bytes.trim_ascii()));
         let pidns = stat_of(self.dir.as_fd(), "ns/pid");
         Details {
-            cmdline: cmdline.unwrap_or_default(),
+            cmdline: Vec::new(),
             login_uid: login_uid.unwrap_or(u32::MAX),
             pidns_ino: pidns.map_or(0, |x| x.ino),
         }

@@ -14,6 +14,7 @@ use super::actor::Actor;
 use super::bursts::Bursts;
 use super::grouping::{Group, Grouping, Lineage};
 use super::held::{Held, Hold};
+use super::memory::Memory;
 use super::process::{Handle, Process};
 use super::programs::Programs;
 use super::ActorOf;
@@ -84,6 +85,7 @@ pub struct Table {
     grouping: Arc<Grouping>,
     recheck_ns: u64,
     pub(super) bursts: Bursts,
+    pub(super) memory: Memory,
     pub(super) entries: HashMap<i32, Entry>,
     pub(super) actors: HashMap<u64, Actor>,
     held: Held,
@@ -132,6 +134,7 @@ impl Table {
             grouping: Arc::new(Grouping::new(options.programs.clone(), &boot_id)),
             recheck_ns: u64::try_from(options.recheck.as_nanos()).unwrap_or(u64::MAX),
             bursts: Bursts::default(),
+            memory: Memory::new(),
             entries: HashMap::with_capacity(options.processes.min(1024)),
             actors: HashMap::new(),
             held: Held::new(options.pidfds)?,
@@ -155,6 +158,7 @@ impl Table {
                 entry.hold = None;
             }
         });
+        self.learn();
     }
 
     /// The actor of a process or thread that did something; None where nothing is known of it any more.
@@ -207,7 +211,7 @@ impl Table {
             return self.gone(pid);
         };
         let Some(entry) = self.entries.get_mut(&pid) else {
-            return self.look(pid, &handle);
+            return self.look(pid, handle);
         };
         // a pidfd that has not ended vouches for the number; else its start does
         let vouched = entry.hold.is_some() && !entry.ended;
@@ -218,7 +222,7 @@ impl Table {
                     self.stats.reused += 1;
                     self.entries.remove(&pid);
                     // the events that were read may be of either owner: the name of the new one is a guess
-                    return self.look(pid, &handle).map(|group| Group {
+                    return self.look(pid, handle).map(|group| Group {
                         certain: false,
                         ..group
                     });
@@ -241,7 +245,7 @@ impl Table {
     }
 
     /// The first look at a number.
-    fn look(&mut self, pid: i32, handle: &Handle) -> Option<Group> {
+    fn look(&mut self, pid: i32, handle: Handle) -> Option<Group> {
         self.stats.looks += 1;
         let (hold, thread) = self.held.hold(pid);
         if thread {
@@ -263,7 +267,7 @@ impl Table {
                 return group;
             }
         }
-        let Some(process) = handle.process(true, &mut self.buffer) else {
+        let Some(process) = handle.process(false, &mut self.buffer) else {
             self.stats.gone += 1;
             return None;
         };
@@ -274,13 +278,14 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.group = Some(group);
         }
-        self.note(group, &process);
+        self.note(group, &process, handle);
         Some(group)
     }
 
     /// A process that is known as somebody's parent, or that runs something else now, acts.
     fn acts(&mut self, pid: i32, group: Option<Group>) -> Option<Group> {
-        let process = Arc::new(Handle::open(pid)?.process(true, &mut self.buffer)?);
+        let handle = Handle::open(pid)?;
+        let process = Arc::new(handle.process(false, &mut self.buffer)?);
         let entry = self.entries.get_mut(&pid)?;
         if entry.process.start_ticks != process.start_ticks {
             return None;
@@ -294,7 +299,7 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.group = Some(group);
         }
-        self.note(group, &process);
+        self.note(group, &process, handle);
         Some(group)
     }
 
@@ -378,7 +383,7 @@ pub(super) fn oldest_of(used: impl Iterator<Item = u64>, count: usize) -> u64 {
 }
 
 /// `CLOCK_MONOTONIC`, ns.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64).saturating_mul(1_000_000_000) + now.tv_nsec as u64
 }
