@@ -15,6 +15,7 @@
 //! by ctime reads them once more), a deleted file gives its space back only when its link goes, and counts on its
 //! owner's quota until then. `Options::hardlinks = false` does without. Images have no effect on the file.
 
+mod ahead;
 pub mod copy;
 pub mod evict;
 pub mod index;

@@ -122,8 +122,8 @@ impl Vault {
             let session = Session {
                 id: version.id,
                 object: object
-                    .fd
-                    .try_clone()
+                    .fd()?
+                    .try_clone_to_owned()
                     .map_err(|_| crate::files::Trouble::new("file.io", "no descriptor is left"))?,
                 size: version.size,
                 kept: BTreeMap::new(),

@@ -124,8 +124,8 @@ impl Index {
         // Without a record, and when it is dropped without a name: nothing but its descriptor is left of it.
         let out = self.vault.new_object(self.vault.writer.id()?)?;
         let out = out
-            .fd
-            .try_clone()
+            .fd()?
+            .try_clone_to_owned()
             .map_err(|_| Trouble::new("file.io", "no descriptor is left"))?;
         let mut buffer = Buffer::default();
         whole(current, out.as_fd(), &stat, &self.vault.ways, &mut buffer)?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{fstat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::ahead::Ahead;
 use super::copy::{whole, Buffer, Ways};
 use super::linking::Linked;
 use super::place::Place;
@@ -126,6 +127,7 @@ pub struct Vault {
     pub(super) linked: Mutex<Linked>,
     pub(super) sessions: Mutex<Sessions>,
     pub(super) counters: Counters,
+    pub(super) ahead: Arc<Ahead>,
     /// Cleared where the file system has no hard links.
     pub(super) links_work: AtomicBool,
     /// As many versions as may be: no more links.
@@ -152,6 +154,7 @@ impl Vault {
             linked: Mutex::default(),
             sessions: Mutex::default(),
             counters: Counters::default(),
+            ahead: Arc::default(),
             links_work: AtomicBool::new(true),
             full: AtomicBool::new(false),
             recent: Mutex::default(),
@@ -198,14 +201,13 @@ impl Vault {
         }
         let data = size.min((stat.st_blocks as u64).saturating_mul(512).max(4096));
         self.room.take(data)?;
-        let id = self.writer.id()?;
-        let mut object = self.new_object(id)?;
+        let (id, mut object) = self.ready_object()?;
         let copied = {
             let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
             if size > self.options.whole_limit {
                 self.clone_only(file, &object)?
             } else {
-                whole(file, object.fd.as_fd(), &stat, &self.ways, &mut buffer)?
+                whole(file, object.fd()?, &stat, &self.ways, &mut buffer)?
             }
         };
         let object_ino = object.ino()?;
@@ -223,7 +225,8 @@ impl Vault {
 
     /// Whether another look at this is worth a copy of the whole: its blocks can only be shared.
     fn clone_only(&self, file: BorrowedFd<'_>, object: &Object<'_>) -> Result<super::copy::Copied> {
-        match retry(|| rustix::fs::ioctl_ficlone(&object.fd, file)) {
+        let to = object.fd()?;
+        match retry(|| rustix::fs::ioctl_ficlone(to, file)) {
             Ok(()) => Ok(super::copy::Copied {
                 crc: None,
                 stored: 0,
@@ -381,25 +384,51 @@ impl Vault {
         let name = id.name();
         let fd = retry(|| openat(images, name.as_slice(), flags, mode))
             .map_err(|e| Trouble::of(e, "copy cannot be made"))?;
-        Ok(Object {
-            fd,
-            images,
-            name: Some(name),
-        })
+        Ok(self.object(id, fd))
+    }
+
+    /// The file `fd` of the object `id`, which has its name but no record.
+    pub(super) fn object(&self, id: VersionId, fd: OwnedFd) -> Object<'_> {
+        Object {
+            fd: Some(fd),
+            images: &self.place.images,
+            name: Some(id.name()),
+        }
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        for (id, fd) in self.ahead.end() {
+            drop(self.object(id, fd));
+        }
     }
 }
 
 /// An object on its way; it loses its name again unless it is kept.
 pub(super) struct Object<'a> {
-    pub(super) fd: OwnedFd,
+    fd: Option<OwnedFd>,
     images: &'a OwnedFd,
     name: Option<[u8; 16]>,
 }
 
 impl Object<'_> {
+    /// The file.
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        let fd = self.fd.as_ref().map(AsFd::as_fd);
+        fd.ok_or_else(|| Trouble::new("file.io", "copy was given away"))
+    }
+
+    /// The file, which stays.
+    pub(super) fn into_fd(mut self) -> Result<OwnedFd> {
+        self.name = None;
+        let fd = self.fd.take();
+        fd.ok_or_else(|| Trouble::new("file.io", "copy was given away"))
+    }
+
     /// Its inode.
     pub(super) fn ino(&self) -> Result<u64> {
-        let stat = fstat(&self.fd).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
+        let stat = fstat(self.fd()?).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
         Ok(stat.st_ino)
     }
 
