@@ -11,6 +11,7 @@ import pytest
 
 from shieldd.config import PreserveSection
 from shieldd.model.decision import Outcome
+from shieldd.model.event import Kind
 from shieldd.model.restore import Act
 from shieldd.respond import Trees
 from shieldd.respond.preserve import Keeper
@@ -78,6 +79,28 @@ def test_what_the_keeper_kept_comes_back(scene: Scene, keeper: Keeper) -> None:
     brought = scene.restorer.bring(scene.full(b"2.csv"), version[0].at_ns, to=None, why="test")
     assert brought.aside == scene.full(b"2.csv.before-restore")
     assert state(scene.tree.root)[b"2.csv"].data == before[b"2.csv"].data
+
+
+@pytest.mark.parametrize("then", ["stays", "is renamed"])
+def test_a_large_file_is_put_together_from_what_was_overwritten(scene: Scene, keeper: Keeper, then: str) -> None:
+    scene.create(b"big.img", os.urandom(1 << 20), preserve=False)
+    before = state(scene.tree.root)
+    since = time.time_ns()
+    fd = os.open(scene.full(b"big.img"), os.O_RDWR)
+    for at in (0, 400_000):
+        vault = keeper.held[0].vault
+        vault.keep_range(fd, 0, b"big.img", actor=ATTACKER, at_ns=time.time_ns(), offset=at, length=8192)
+        os.pwrite(fd, b"garbage", at)
+    os.close(fd)
+    scene.tick()
+    scene.record(Kind.WRITE, b"big.img", ATTACKER)
+    if then == "is renamed":
+        scene.rename(b"big.img", b"big.img.locked", ATTACKER)
+
+    done = scene.restore(since)
+
+    assert {x.outcome for x in done.values()} == {Outcome.DONE}, done
+    assert state(scene.tree.root) == before
 
 
 @pytest.mark.slow
