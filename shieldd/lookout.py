@@ -19,12 +19,17 @@ from shieldd.errors import ShieldError
 from shieldd.model.event import Batch
 from shieldd.model.match import Match
 
+BATCH_LIMIT: Final = 256  # files of one batch: a bulk copy must not keep a single drop waiting for minutes
 QUEUE_LIMIT: Final = 50_000  # files waiting; each holds its batch, about 100 B a row
 log = structlog.get_logger("shieldd.lookout")
 
 
 class Scanner(Protocol):
     """What finds signatures (`shieldd.scan`)."""
+
+    @property
+    def scan_limit_bytes(self) -> int:
+        """So much of a file is read, from its start."""
 
     def scan(self, fd: int, name: bytes) -> Match | None:
         """The first match, None where there is none."""
@@ -58,7 +63,8 @@ class Lookout:
         self._stopping = False
         self._busy = False
         self.scanned = 0
-        self.unscanned = 0
+        self.unscanned = 0  # those of `partial` among them
+        self.partial = 0  # larger than the scan's limit: nobody looked at their rest
         self.matches = 0
         self.failures = 0
 
@@ -67,11 +73,11 @@ class Lookout:
         self._scanner = scanner
 
     def submit(self, batch: Batch, rows: Sequence[int]) -> None:
-        """Queue files; what does not fit is counted as unscanned."""
+        """Queue files, the first of a batch first; what does not fit is counted as unscanned."""
         with self._wake:
-            room = self._queue_limit - len(self._queue)
-            self._queue.extend((batch, row) for row in rows[: max(room, 0)])
-            self.unscanned += max(0, len(rows) - max(room, 0))
+            room = max(min(self._queue_limit - len(self._queue), BATCH_LIMIT), 0)
+            self._queue.extend((batch, row) for row in rows[:room])
+            self.unscanned += max(0, len(rows) - room)
             self._wake.notify()
 
     @property
@@ -111,14 +117,20 @@ class Lookout:
             if not stat.S_ISREG(seen.st_mode) or (event["ino"] and seen.st_ino != event["ino"]):
                 self.unscanned += 1
                 return
-            match = self._scanner.scan(fd, os.path.basename(path))
+            scanner = self._scanner
+            match = scanner.scan(fd, os.path.basename(path))
+            whole = os.fstat(fd).st_size <= scanner.scan_limit_bytes
         except ShieldError as error:
             self.failures += 1
             log.warning("a file could not be scanned; it was left alone", code=error.code)
             return
         finally:
             os.close(fd)
-        self.scanned += 1
+        if whole:
+            self.scanned += 1
+        else:
+            self.unscanned += 1
+            self.partial += 1
         if match is not None:
             self.matches += 1
             self._found(batch, row, match)

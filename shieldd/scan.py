@@ -47,7 +47,7 @@ class Scanner:
     ) -> None:
         self._rules = rules
         self._digests = digests
-        self._scan_limit_bytes = scan_limit_bytes
+        self.scan_limit_bytes = scan_limit_bytes
 
     @classmethod
     def load(
@@ -101,8 +101,8 @@ class Scanner:
                 raise ShieldError("file.not-regular")
             parts: list[bytes] = []
             at = 0
-            while at < self._scan_limit_bytes:
-                part = os.pread(fd, min(_CHUNK_BYTES, self._scan_limit_bytes - at), at)
+            while at < self.scan_limit_bytes:
+                part = os.pread(fd, min(_CHUNK_BYTES, self.scan_limit_bytes - at), at)
                 if not part:
                     return b"".join(parts), True
                 parts.append(part)

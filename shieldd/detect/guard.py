@@ -108,28 +108,28 @@ class Guard:
         self.rules, self.policy = rules, policy
 
     def release(self, actor: int, tree: int) -> None:
-        """A person closed the incident: the actor may be contained again, the limit counts one less."""
+        """A person closed the incident: the actor may be contained again, the limit counts one less, and what it
+        destroyed is not counted again."""
+        self.losses.drop(actor, tree)
         contained = self._contained.pop((actor, tree), None)
         if contained is not None and contained in self._acted[Action.CONTAIN]:
             self._acted[Action.CONTAIN].remove(contained)
 
-    def look(self, batch: Batch, *, limit: int = 256, max_bytes: int = 64 << 20) -> np.ndarray:
+    def look(self, batch: Batch) -> np.ndarray:
         """Rows whose content should be scanned for signatures, most suspicious first.
 
         Args:
             batch: events and facts.
-            limit: at most so many rows.
-            max_bytes: larger files are left to the observation.
 
         Returns:
             int64 row numbers. New or changed regular files that still exist.
         """
         facts, events = batch.facts, batch.events
         wanted = _IS_LOOKED_AT[events["kind"]] & ((events["flags"] & (EventFlag.SPECIAL | EventFlag.OPEN)) == 0)
-        wanted &= (facts["size"] > 0) & (facts["size"] <= max_bytes)
+        wanted &= facts["size"] > 0
         rows = np.flatnonzero(wanted)
         suspicious = (facts["flags"][rows] & np.uint64(_MALICIOUS_CONTENT)) != 0
-        return rows[np.argsort(~suspicious, kind="stable")][:limit]
+        return rows[np.argsort(~suspicious, kind="stable")]
 
     def decide(
         self,

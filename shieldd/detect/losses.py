@@ -82,6 +82,10 @@ class Losses:
             self.forgotten += 1
         return streak
 
+    def drop(self, actor: int, tree: int) -> None:
+        """Begin anew: what was lost so far is settled, and no part of what comes."""
+        self._streaks.pop((actor, tree), None)
+
     def of(self, actor: int, tree: int, mono_ns: int) -> Streak | None:
         """The streak of an actor in a tree that is not over at `mono_ns`, None where there is none."""
         streak = self._streaks.get((actor, tree))

@@ -105,7 +105,8 @@ class Status:
             _check("survey", parts.survey is None or parts.survey.done, _survey_words(parts),
                    "wait until every file is known: shieldctl doctor", warn=True),
             _check("scan", not parts.lookout.failures,
-                   f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not,"
+                   f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not"
+                   f" ({parts.lookout.partial} of them as far as the limit),"
                    f" {parts.lookout.failures} failed", "journalctl -u shieldd", warn=True),
             _check("acts", not parts.acts.failures, f"{parts.acts.done} done, {parts.acts.failures} failed",
                    "shieldctl threats list", warn=True),
@@ -143,7 +144,8 @@ class Status:
             one("shieldd_acts_waiting", gauge, "acts queued or in hand", parts.acts.waiting()),
             one("shieldd_surveyed_files", gauge, "files known from before", parts.survey.files if parts.survey else 0),
             one("shieldd_scanned_total", counter, "files scanned for signatures", parts.lookout.scanned),
-            one("shieldd_unscanned_total", counter, "files that could not be scanned", parts.lookout.unscanned),
+            one("shieldd_unscanned_total", counter, "files that were not scanned whole", parts.lookout.unscanned),
+            one("shieldd_partly_scanned_total", counter, "of them: scanned up to the limit", parts.lookout.partial),
             one("shieldd_records_dropped_total", counter, "events not recorded", writer.dropped + writer.failed),
             one("shieldd_alerts_dropped_total", counter, "alerts only counted", parts.streams.alerts_dropped),
             one("shieldd_troubles", gauge, "troubles shown by status", len(parts.troubles.now())),

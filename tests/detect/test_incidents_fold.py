@@ -60,6 +60,22 @@ def test_losses_before_the_first_decision_are_counted() -> None:
     assert incident.first_event_at_ns == int(seen.events[0]["at_ns"])
 
 
+def test_what_was_resolved_is_no_part_of_the_next_incident() -> None:
+    guard = Guard(ACT)
+    incidents = Incidents(guard.losses)
+    seen = batch(*lost(5, actor=5))
+    (contained,) = decide(guard, seen, wish(Action.ALLOW, 5))
+    incident, _ = incidents.fold(contained, seen.facts[4])
+    assert incidents.resolve(incident.id, Judgement.BENIGN, "", 1) is not None
+    guard.release(5, 0)
+    again = batch(dict(lost(1, actor=5)[0], path=b"next", at_s=2))
+    (alert,) = decide(guard, again, wish(Action.ALERT, 1))
+    fresh, new = incidents.fold(alert, again.facts[0])
+    assert new and fresh.id != incident.id
+    assert (fresh.files_lost, fresh.files_touched) == (1, 1)
+    assert fresh.first_event_at_ns == int(again.events[0]["at_ns"])
+
+
 def test_the_same_file_counts_once() -> None:
     incidents = Incidents()
     for seq in range(10):

@@ -12,7 +12,7 @@ import pytest
 
 from shieldd.canaries import Canaries
 from shieldd.detect import canary
-from shieldd.lookout import Lookout
+from shieldd.lookout import BATCH_LIMIT, Lookout
 from shieldd.model.event import EVENT, FACTS, Batch, FactFlag, Kind
 from shieldd.model.match import Match
 from shieldd.native import files, observe
@@ -72,6 +72,31 @@ def test_past_the_limit_files_are_counted_as_unscanned(tree: GuardedTree) -> Non
     lookout = Lookout(Scanner.load([], []), lambda *_: -1, lambda *_: None, queue_limit=2)
     lookout.submit(_batch(tree, b"a", b"b", b"c"), range(3))
     assert (lookout.waiting, lookout.unscanned) == (2, 1)
+
+
+def test_what_is_larger_than_the_limit_counts_as_not_scanned(tree: GuardedTree) -> None:
+    root = Path(os.fsdecode(tree.root))
+    found: list[bytes] = []
+    last = threading.Event()
+
+    def tell(batch: Batch, row: int, match: Match) -> None:
+        found.append(batch.path(row))
+        last.set()
+
+    (root / "exact").write_bytes(bytes(4096))
+    (root / "more").write_bytes(bytes(4097))
+    (root / "last").write_bytes(EICAR)
+    scanner = Scanner.load([], [], scan_limit_bytes=4096)
+    lookout = Lookout(scanner, lambda _, path: files.open_beneath(tree.root_fd, path, os.O_NONBLOCK), tell)
+    lookout.submit(_batch(tree, b"exact", b"more", b"last"), range(3))
+    _run(lookout, last)
+    assert (lookout.scanned, lookout.unscanned, lookout.partial) == (2, 1, 1)
+
+
+def test_of_one_batch_so_many_wait_and_the_others_are_counted(tree: GuardedTree) -> None:
+    lookout = Lookout(Scanner.load([], []), lambda *_: -1, lambda *_: None)
+    lookout.submit(_batch(tree, *(b"%d" % number for number in range(BATCH_LIMIT + 3))), range(BATCH_LIMIT + 3))
+    assert (lookout.waiting, lookout.unscanned) == (BATCH_LIMIT, 3)
 
 
 def _canaries(tmp_path: Path, baseline: observe.Baseline | None = None) -> Canaries:
