@@ -169,7 +169,10 @@ def _endpoint(api: Api, route: Route, description: bytes) -> Callable[[Request],
             case Shape.OPENAPI:
                 return Response(description, media_type="application/json")
             case Shape.FOLLOW:
-                return FollowResponse(api.engine, asked, api.pool(peer.uid), api.feeds, api.limits.follow_write_s)
+                pool = api.pool(peer.uid)
+                follow = FollowResponse(api.engine, asked, pool, api.feeds, api.limits.follow_write_s)
+                await follow.begin()
+                return follow
             case Shape.ACTION:
                 action = ActionResponse(lambda: route.call(api.engine, caller, asked), api.workers)
                 await action.begin()

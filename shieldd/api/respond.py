@@ -96,34 +96,54 @@ class FollowResponse(StreamResponse):
         self._engine = engine
         self._query = query
         self._readers = readers
+        self._subscribe, self._past, wanted, self._kind = self._topic()
+        self._feed: Feed[Any] = Feed(asyncio.get_running_loop(), wanted)
+        self._cancel: Cancel = _nothing
+        self._earlier: Sequence[Any] = ()
         self.stall_s = stall_s
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Subscribe first, then read the past, so that nothing falls between; what is in both is sent once."""
+    async def begin(self) -> None:
+        """Subscribe first, then read the past, so that nothing falls between; what is in both is sent once.
+
+        Raises:
+            ShieldError: what the engine says of the query, as it would without following.
+        """
         loop = asyncio.get_running_loop()
-        subscribe, past, wanted, kind = self._topic()
-        feed: Feed[Any] = Feed(loop, wanted)
-        cancel = await loop.run_in_executor(self._readers, subscribe, feed.deliver)
-        self._feeds.add(feed)
+        self._cancel = await loop.run_in_executor(self._readers, self._subscribe, self._feed.deliver)
         try:
-            last = -1
-            earlier = await loop.run_in_executor(self._readers, past) if self._query.limit else ()
-            if earlier:
-                last = earlier[-1].seq
-                yield await loop.run_in_executor(self._readers, _lines, earlier, kind)
-            else:
-                yield ALIVE  # the head goes out at once
-            while not feed.closed:
-                missed, records = await feed.take(ALIVE_S)
-                fresh = [record for record in records if record.seq > last]
-                out = _line({"type": "missed", "count": missed}) if missed else b""
-                if fresh:
-                    out += await loop.run_in_executor(self._readers, _lines, fresh, kind)
-                yield out or ALIVE
-            yield END
+            earlier = await loop.run_in_executor(self._readers, self._past)
+        except BaseException:
+            self._cancel()
+            raise
+        self._earlier = earlier if self._query.limit else ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end or until the reader has gone; the subscription ends with it."""
+        self._feeds.add(self._feed)
+        try:
+            await super().__call__(scope, receive, send)
         finally:
-            self._feeds.discard(feed)
-            cancel()
+            self._feeds.discard(self._feed)
+            self._cancel()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The past, then the present."""
+        loop, feed, kind = asyncio.get_running_loop(), self._feed, self._kind
+        last = -1
+        if self._earlier:
+            last = self._earlier[-1].seq
+            yield await loop.run_in_executor(self._readers, _lines, self._earlier, kind)
+            self._earlier = ()
+        else:
+            yield ALIVE  # the head goes out at once
+        while not feed.closed:
+            missed, records = await feed.take(ALIVE_S)
+            fresh = [record for record in records if record.seq > last]
+            out = _line({"type": "missed", "count": missed}) if missed else b""
+            if fresh:
+                out += await loop.run_in_executor(self._readers, _lines, fresh, kind)
+            yield out or ALIVE
+        yield END
 
     def _topic(
         self,
@@ -133,6 +153,10 @@ class FollowResponse(StreamResponse):
             return engine.subscribe_events, lambda: engine.events(query).items, _event_filter(query), "event"
         severity = query.severity
         return engine.subscribe_alerts, lambda: engine.alerts(query).items, lambda x: x.severity >= severity, "alert"
+
+
+def _nothing() -> None:
+    """What ends a subscription that there is not."""
 
 
 def _event_filter(query: r.EventsQuery) -> Callable[[a.EventRecord], bool]:

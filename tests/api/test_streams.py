@@ -77,6 +77,21 @@ def test_limit_nought_shows_no_past(served: Served) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("limit", [0, 5])
+def test_a_question_that_is_none_is_refused_before_the_head(
+    served: Served, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    def refuse(query: object) -> None:
+        raise ShieldError("api.invalid", "no such kind: foo")
+
+    monkeypatch.setattr(served.engine, "events", refuse)
+    plain = served.ask("GET", "/v1/events?kind=foo")
+    assert served.ask("GET", f"/v1/events/stream?kind=foo&limit={limit}") == plain
+    assert plain[0] == 422 or plain[0] == 400
+    assert served.engine.unsubscribed.wait(DEADLINE_S)
+    assert not served.engine.event_readers
+
+
 def test_filters_hold_for_the_present_too(served: Served) -> None:
     reader = Reader(served, "/v1/events/stream?limit=0&kind=rename&action=alert&under=/srv/phi/a")
     assert served.engine.subscribed.wait(DEADLINE_S)
