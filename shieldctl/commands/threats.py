@@ -10,6 +10,7 @@ import typer
 from shieldctl import options as o
 from shieldctl.client import segment
 from shieldctl.render import Screen
+from shieldd.errors import CODES
 
 
 class Judgement(StrEnum):
@@ -177,12 +178,18 @@ def analyze(
                 item["action"] or "-",
                 item["rule"] or "-",
                 " ".join(item["matches"]) or "-",
-                item["error"] or "-",
+                _sentence(item["error"]) or "-",
             )
             for item in items
         ]
         screen.table(("path", "action", "rule", "matches", "error"), rows, empty="nothing to say")
     if any(item["action"] not in ("allow", "") for item in items):
         raise typer.Exit(6)
-    if any(item["error"] for item in items):
-        raise typer.Exit(1)
+    codes = {item["error"] for item in items if item["error"]}
+    if codes:
+        raise typer.Exit(max(CODES[code].exit if code in CODES else 1 for code in codes))
+
+
+def _sentence(code: str) -> str:
+    title = CODES[code].title if code in CODES else ""
+    return f"{title} [{code}]".lstrip() if code else ""

@@ -47,7 +47,7 @@ class Status:
             generation=config.generation,
             config_source=os.fsencode(config.source) if config.source else b"",
             trees=tuple(
-                a.TreeStatus(tree.root, section.mode.value, seen.directories, parts.canaries_in(tree.index))
+                a.TreeStatus(tree.root, section.mode.value, parts.canaries_in(tree.index))
                 for tree, section in zip(parts.trees, config.tree, strict=False)
             ),
             watch=a.WatchStatus(

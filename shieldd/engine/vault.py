@@ -14,6 +14,7 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import Outcome
 from shieldd.model.event import Kind
 from shieldd.native import envelope
+from shieldd.respond import announced_to
 from shieldd.respond.quarantine import SUFFIX
 from shieldd.store import QuarantineRecord, SealedRecord
 
@@ -147,15 +148,15 @@ class Rewrapping:
                     reason = "would be done" if request.dry_run else "its tree is not guarded any more"
                     yield a.FileDone(os.path.join(root, x.path), outcome, b"", "", x.size, "", reason)
                 continue
-            for x in records:
-                parts.source.expect(tree, x.path, 1 << Kind.WRITE | 1 << Kind.ATTRIB)
-            done = envelope.rewrap_many(
-                parts.trees[tree].root_fd,
-                [x.path for x in records],
-                parts.keys.native,
-                envelope.Purpose.FILES,
-                revoke=request.revoke,
-            )
+            changes = dict.fromkeys((x.path for x in records), 1 << Kind.WRITE | 1 << Kind.ATTRIB)
+            with announced_to(parts.source, parts.trees[tree], changes):
+                done = envelope.rewrap_many(
+                    parts.trees[tree].root_fd,
+                    [x.path for x in records],
+                    parts.keys.native,
+                    envelope.Purpose.FILES,
+                    revoke=request.revoke,
+                )
             noted = [
                 (tree, x.path, key_id, version, y.generation)
                 for x, y in zip(records, done, strict=True)

@@ -158,7 +158,7 @@ class MemoryEngine(MemoryRestore):
             state_dir=b"/var/lib/shieldd",
             generation=1,
             config_source=b"/etc/shieldd/shieldd.toml",
-            trees=(a.TreeStatus(TREE, "act", 1200, 6),),
+            trees=(a.TreeStatus(TREE, "act", 6),),
             watch=a.WatchStatus(
                 "native", 1200, 1200, 48_211, 9_120, 0, 0, 0, 0, 3, 0, (a.NotCovered(b"/srv/phi/nfs", "nfs"),)
             ),

@@ -106,7 +106,7 @@ class RuleEngine(MemoryEngine):
             path.rename(path.with_name(path.name + ".shield"))
 
     def status(self) -> a.StatusAnswer:
-        return replace(super().status(), trees=(a.TreeStatus(bytes(self.root), "act", 1, 0),))
+        return replace(super().status(), trees=(a.TreeStatus(bytes(self.root), "act", 0),))
 
     def threats(self, query: r.ThreatsQuery) -> a.Threats:
         return a.Threats(tuple(one for one in self.threat_list if query.state in (None, one.state.value)), False)

@@ -41,11 +41,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class TreeStatus:
-    """One guarded tree; `mode` is act, observe or alert-only."""
+    """One guarded tree; `mode` is act, observe or alert-only. `WatchStatus` counts directories, over all trees."""
 
     root: bytes
     mode: str
-    directories: int
     canaries: int
 
 
