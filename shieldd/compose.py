@@ -215,6 +215,7 @@ class Daemon:
             ),
             version=__version__,
         )
+        self._watch_store()
         self._api.start()
         self._parts.ready = True
 

@@ -46,7 +46,7 @@ from shieldd.store.records import (
 from shieldd.store.restores import Restores
 from shieldd.store.retention import Keep
 from shieldd.store.statedir import StateDir
-from shieldd.store.writer import Writer, WriterStatus
+from shieldd.store.writer import Writer, WriterStatus, give_up
 
 __all__ = [
     "ActionFilter",
@@ -106,12 +106,19 @@ class Store:
 
         Raises:
             ShieldError: `daemon.running`, `store.newer`, `store.unsafe`, `store.full`, `store.io`. A damaged store does
-                not raise: it is set aside and reported, and an empty one takes its place.
+                not raise: it is set aside and reported, and an empty one takes its place. On a full disk the
+                reserve of the last run is given up first, so that the guard can start; `status().full` says so then.
         """
         self.state = StateDir(path.parent)
+        reserve = path.with_name(path.name + "-reserve")
         try:
-            connection, reports = open_database(path, self.state)
-            run, next_seq = _begin_run(connection)
+            try:
+                connection, reports, run, next_seq = _opened(path, self.state)
+            except ShieldError as error:
+                # without room for its shared memory, SQLite speaks of an input/output error
+                if error.code not in ("store.full", "store.io") or not give_up(reserve):
+                    raise
+                connection, reports, run, next_seq = _opened(path, self.state)
         except BaseException:
             self.state.close()
             raise
@@ -119,7 +126,7 @@ class Store:
         self.reports: tuple[Report, ...] = tuple(reports)
         self._connection = connection
         self.fresh = run == 1
-        self._writer = Writer(connection, path.with_name(path.name + "-reserve"), queue_records=queue_records)
+        self._writer = Writer(connection, reserve, queue_records=queue_records)
         self._readers = Readers(path)
         self._access = Access(self._writer, self._readers, run)
         self._log = EventLog(self._access, next_seq)
@@ -280,6 +287,11 @@ class Store:
         finally:
             self._connection.close()
             self.state.close()
+
+
+def _opened(path: Path, state: StateDir) -> tuple[sqlite3.Connection, list[Report], int, int]:
+    connection, reports = open_database(path, state)
+    return connection, reports, *_begin_run(connection)
 
 
 def _begin_run(connection: sqlite3.Connection) -> tuple[int, int]:

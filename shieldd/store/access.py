@@ -119,7 +119,7 @@ class Access:
             connection.executemany("INSERT OR IGNORE INTO trees (root) VALUES (?)", [(root,) for root in roots])
             return connection.execute("SELECT id, root FROM trees ORDER BY id").fetchall()
 
-        known = {root: number for number, root in self.durable(work)}
+        known = {root: number for number, root in self.durable(work, essential=True)}
         ordered = [*roots, *(root for root in known if root not in set(roots))]
         if not set(roots) <= known.keys():
             raise ShieldError("store.damaged", "the store does not keep the names of trees; restart sets it aside")

@@ -30,6 +30,15 @@ _T = TypeVar("_T")
 Work = Callable[[sqlite3.Connection], Any]
 
 
+def give_up(reserve: Path) -> bool:
+    """Give its room to the disk; False where there is no reserve."""
+    try:
+        os.truncate(reserve, 0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @dataclass(slots=True, eq=False)
 class _Durable:
     work: Work
@@ -243,10 +252,15 @@ class Writer:
         count = sum(job.count for job in jobs)
         lost = 0
         try:
-            self._begin("NORMAL")
-            for job in jobs:
-                job.work(self._connection)
-            self._connection.execute("COMMIT")
+            if not self._reserved:
+                self._hold()
+            if self._reserved:
+                self._begin("NORMAL")
+                for job in jobs:
+                    job.work(self._connection)
+                self._connection.execute("COMMIT")
+            else:
+                lost = count  # what room there is without the reserve is for results, and for the next start
         except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
             self._seen(error)
             self._roll_back()
@@ -295,7 +309,4 @@ class Writer:
 
     def _give_up_reserve(self) -> None:
         self._reserved = False
-        try:
-            os.truncate(self._reserve, 0)
-        except FileNotFoundError:
-            self._full = True
+        self._full = not give_up(self._reserve) or self._full

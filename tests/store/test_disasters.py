@@ -407,6 +407,25 @@ class TestFullDisk:
         fill(small_disk)
         assert refused(small_disk / "state/shieldd.db").code in ("store.full", "store.io")
 
+    def test_a_start_on_a_full_disk_gives_the_reserve_up(self, small_disk: Path) -> None:
+        database = small_disk / "state/shieldd.db"
+        with Store(database, roots=ROOTS) as store:
+            store.intend([action("begun")])
+        ballast = fill(small_disk)
+        for _ in range(20):  # each start and its end needs no room that the one before had
+            with Store(database, roots=ROOTS) as store:
+                assert store.status().full
+                with pytest.raises(ShieldError, match="no space"):
+                    store.intend([action("refused")])
+                store.record_events(batch([b"n" * 200] * 5000))
+                store.flush()
+                assert store.status().failed == 5000, "they do not eat what the results need"
+        with Store(database, roots=ROOTS) as store:
+            store.finish([End("begun")])
+            ballast.unlink()
+            store.intend([action("after")])
+            assert not store.status().full
+
     def test_the_reserve_is_back_when_there_is_room(self, small_disk: Path) -> None:
         database = small_disk / "state/shieldd.db"
         with Store(database, roots=ROOTS) as store:
