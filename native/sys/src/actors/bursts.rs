@@ -85,17 +85,10 @@ impl Grouping {
         lineage: &mut impl Lineage,
         bursts: &mut Bursts,
     ) -> (Group, Option<Arc<Process>>) {
-        let group = self.group(process, lineage);
-        let top = match group.kind {
-            Kind::Tree => lineage.process(group.top),
-            _ => None,
-        };
-        let Some(top) = top.filter(|top| self.names(top, group)) else {
+        let (group, top) = self.group_and_top(process, lineage);
+        let Some(top) = top else {
             return (group, None);
         };
-        if lineage.remembered(&top).is_some() {
-            return (group, None);
-        }
         let started = self.starter(&top, lineage);
         let wider = started.filter(|(starter, _)| bursts.add(starter, &top));
         (wider.map_or(group, |(_, wider)| wider), Some(top))

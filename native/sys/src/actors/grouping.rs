@@ -102,56 +102,69 @@ impl Grouping {
 
     /// The actor that a process belongs to.
     pub fn group(&self, process: &Arc<Process>, lineage: &mut impl Lineage) -> Group {
+        self.group_and_top(process, lineage).0
+    }
+
+    /// The same, with the top of a tree that was not remembered.
+    pub(super) fn group_and_top(
+        &self,
+        process: &Arc<Process>,
+        lineage: &mut impl Lineage,
+    ) -> (Group, Option<Arc<Process>>) {
         if let Some(known) = lineage.remembered(process) {
-            return known;
+            return (known, None);
         }
         if process.kernel {
-            return Group {
+            let group = Group {
                 key: self.key(b"kernel", &[stem(&process.comm)]),
                 kind: Kind::Host,
                 top: process.pid,
                 certain: true,
             };
+            return (group, None);
         }
-        match self.programs.role(process) {
-            Role::Host => return self.of_process(Kind::Host, process),
+        let kind = match self.programs.role(process) {
+            Role::Host => Kind::Host,
             // what a user started may act for that user: only root's own are beyond suspicion
-            Role::Launcher if process.uid == 0 => return self.of_process(Kind::Host, process),
-            Role::Launcher => return self.of_process(Kind::Tree, process),
-            Role::Server if works_for_client(process, lineage) => {
-                return self.of_process(Kind::Client, process)
-            }
-            Role::Server => return self.of_process(Kind::Host, process),
-            Role::Plain | Role::Shell => {}
-        }
-        self.climb(process, lineage)
+            Role::Launcher if process.uid == 0 => Kind::Host,
+            Role::Launcher => Kind::Tree,
+            Role::Server if works_for_client(process, lineage) => Kind::Client,
+            Role::Server => Kind::Host,
+            Role::Plain | Role::Shell => return self.climb(process, lineage),
+        };
+        (self.of_process(kind, process), None)
     }
 
-    fn climb(&self, process: &Arc<Process>, lineage: &mut impl Lineage) -> Group {
+    fn climb(
+        &self,
+        process: &Arc<Process>,
+        lineage: &mut impl Lineage,
+    ) -> (Group, Option<Arc<Process>>) {
         let mut top = Arc::clone(process);
         for _ in 0..DEPTH {
             if let Some(known) = lineage.remembered(&top) {
-                return known;
+                return (known, None);
             }
             if top.leads_session() {
-                let shell = self.programs.role(&top) == Role::Shell;
-                let kind = if shell { Kind::Terminal } else { Kind::Tree };
-                return self.of_process(kind, &top);
+                if self.programs.role(&top) == Role::Shell {
+                    return (self.of_process(Kind::Terminal, &top), None);
+                }
+                break;
             }
             let Some(above) = self.above(&top, lineage) else {
-                return self.of_process(Kind::Tree, &top);
+                break;
             };
             match self.programs.role(&above) {
                 Role::Plain => top = above,
-                Role::Shell => return self.job(&above, &top),
+                Role::Shell => return (self.job(&above, &top), None),
                 Role::Server if works_for_client(&above, lineage) => {
-                    return self.of_process(Kind::Client, &above)
+                    return (self.of_process(Kind::Client, &above), None)
                 }
-                Role::Server => return self.of_process(Kind::Client, &top),
-                Role::Launcher | Role::Host => return self.of_process(Kind::Tree, &top),
+                Role::Server => return (self.of_process(Kind::Client, &top), None),
+                Role::Launcher | Role::Host => break,
             }
         }
-        self.of_process(Kind::Tree, &top)
+        (self.of_process(Kind::Tree, &top), Some(top))
     }
 
     /// The next process up that may belong to the same actor: the parent, or an orphan's session leader.

@@ -53,12 +53,8 @@ impl Lineage for Pass<'_> {
 impl Pass<'_> {
     /// As the table groups what acts, but nothing is counted.
     fn group(&mut self, grouping: &Grouping, process: &Arc<Process>) -> Group {
-        let group = grouping.group(process, self);
-        let top = match group.kind {
-            Kind::Tree => self.process(group.top),
-            _ => None,
-        };
-        let Some(top) = top.filter(|top| self.remembered(top).is_none()) else {
+        let (group, top) = grouping.group_and_top(process, self);
+        let Some(top) = top else {
             return group;
         };
         match grouping.starter(&top, self) {

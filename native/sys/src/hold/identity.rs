@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
+use crate::actors::bursts::Bursts;
 use crate::actors::grouping::{Grouping, Lineage};
 use crate::actors::process::Handle;
 use crate::actors::{Group, Process, Programs};
@@ -62,6 +63,7 @@ pub struct Identities {
     own: Vec<(i32, u64)>,
     threads: HashMap<i32, Thread>,
     kin: Kin,
+    bursts: Bursts,
     grouping: Grouping,
     buffer: Vec<u8>,
 }
@@ -79,6 +81,7 @@ impl Identities {
             kin: Kin {
                 groups: HashMap::with_capacity(KNOWN),
             },
+            bursts: Bursts::default(),
             grouping: Grouping::new(programs, &boot_id),
             buffer,
         })
@@ -136,12 +139,16 @@ impl Identities {
             Some(group) => group,
             None => {
                 let process = Arc::new(first.process(false, &mut self.buffer)?);
-                let group = self.grouping.group(&process, &mut self.kin);
+                let (kin, bursts) = (&mut self.kin, &mut self.bursts);
+                let (group, top) = self.grouping.acting(&process, kin, bursts);
                 if self.kin.groups.len() >= 8 * KNOWN {
                     // a process that still acts is looked at again, and has the same actor while its parents live
                     self.kin.groups.clear();
                 }
                 self.kin.groups.insert((pid, start_ticks), group);
+                if let Some(top) = top {
+                    self.kin.groups.insert((top.pid, top.start_ticks), group);
+                }
                 group
             }
         };
