@@ -18,7 +18,7 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind
 from shieldd.model.incident import Incident
 from shieldd.model.restore import Found, Plan, PlanState, Step, There
-from shieldd.model.version import Version
+from shieldd.model.version import Keep, Version
 from shieldd.native import files, restore
 from shieldd.native.restore import How, Item, Over
 from shieldd.respond import GuardedTree, Ledger, Notice, Trees, announced, announced_to, new_id, recorded, still_there
@@ -91,6 +91,9 @@ class Restorer:
             until = last + TAIL_NS
         touches = self._history.touches(tree.index, since, self._clock_ns() + TAIL_NS)
         trails = follow(touches, incident.actor_id, since_ns=since, until_ns=until)
+        if named:
+            copies = [x for x in self._versions.versions_by(incident.actor_id, since) if x.kind is not Keep.LINK]
+            trails.opened([(x.path, x.at_ns) for x in copies if x.tree == tree.index and x.at_ns <= until])
         self._versions.pin(incident.id, incident.actor_id if named else 0, since)
         steps = Planner(tree, self._versions, self._history, trails).steps()
         plan = Plan(new_id("p"), incident.id, tree.index, self._clock_ns(), PlanState.PLANNED, named, len(steps))

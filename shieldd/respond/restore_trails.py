@@ -150,6 +150,17 @@ class Trails:
         else:
             self.moved.append((old, new))
 
+    def opened(self, copies: Iterable[tuple[bytes, int]]) -> None:
+        """Copies that were made before the actor's writes, name and moment: they tell where no event does."""
+        known = {name for trail in self.files for name in trail.names}
+        for path, at_ns in copies:
+            if path not in known:
+                known.add(path)
+                origin = self.before(path)
+                trail = Trail(origin, True, path, at_ns, at_ns, wrote=True, content_ns=at_ns, names=[path])
+                self.files.append(trail)
+                self._claimed.add(origin)
+
     def somebody(self, touch: Touch) -> None:
         """One thing that anybody else did since the actor began."""
         for path in (touch.path, touch.from_path):

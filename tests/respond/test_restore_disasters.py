@@ -216,6 +216,63 @@ def test_a_read_only_tree_is_left_as_it_is(tmp_path: Path) -> None:
             subprocess.run(["umount", "-l", str(scene.root)], check=True)
 
 
+@contextmanager
+def _formatted(directory: Path, kind: str) -> Iterator[Path]:
+    """A file system of this kind in a file, on a loop device."""
+    if shutil.which(f"mkfs.{kind}") is None:
+        pytest.skip(f"needs mkfs.{kind}")
+    image, place = directory / "image", directory / "mounted"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run([f"mkfs.{kind}", str(image)], check=True, capture_output=True)
+    done = subprocess.run(["mount", "-o", "loop", "-t", kind, str(image), str(place)], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"this kernel does not mount {kind} here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@root_only
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext2"])
+def test_on_other_file_systems(tmp_path: Path, kind: str) -> None:
+    """btrfs and xfs share blocks with the version; ext2 has none of the newer things."""
+    with _formatted(tmp_path, kind) as place, staged(place / "scene") as scene:
+        since = _attacked(scene)
+        before = state(scene.tree.root)
+        _attack(scene)
+
+        done = scene.restore(since)
+
+        assert {x.outcome for x in done.values()} == {Outcome.DONE}, done
+        assert state(scene.tree.root) == before
+
+
+@root_only
+def test_on_an_overlay(tmp_path: Path) -> None:
+    with _own_file_system(tmp_path, "64m") as place:
+        for name in ("lower", "upper", "work", "merged"):
+            (place / name).mkdir()
+        options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+        mounted = ["mount", "-t", "overlay", "-o", options, "overlay", str(place / "merged")]
+        if subprocess.run(mounted, check=False, capture_output=True).returncode:
+            pytest.skip("this kernel does not mount an overlay here")
+        try:
+            with staged(place / "merged" / "scene") as scene:
+                since = _attacked(scene)
+                before = state(scene.tree.root)
+                _attack(scene)
+
+                done = scene.restore(since)
+
+                assert {x.outcome for x in done.values()} == {Outcome.DONE}, done
+                assert state(scene.tree.root) == before
+        finally:
+            subprocess.run(["umount", "-l", str(place / "merged")], check=True)
+
+
 def test_a_damaged_version_is_never_written(scene: Scene) -> None:
     scene.create(b"a.csv", b"data")
     since = scene.begin()

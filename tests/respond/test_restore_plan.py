@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,36 @@ def test_every_attack_on_every_name_comes_back(scene: Scene, name: bytes, attack
         assert len(list(scene.quarantine.objects())) == 1
     if attack in ("write", "replace"):
         assert scene.vault.kept == [name]
+
+
+@root_only
+@pytest.mark.parametrize("attack", ["write", "delete", "replace"])
+def test_owner_access_list_and_privileges_come_back(scene: Scene, attack: str) -> None:
+    scene.create(b"a.csv", b"data")
+    path = scene.full(b"a.csv")
+    os.chown(path, 4711, 4712)
+    entries = [(1, 6, -1), (2, 4, 1234), (4, 4, -1), (16, 6, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(path, b"system.posix_acl_access", acl)
+    os.setxattr(path, b"trusted.label", b"phi")
+    os.chmod(path, 0o2660)
+    scene.vault.clear()
+    scene.vault.add(b"a.csv", Keep.LINK, at_ns=scene.now_ns)
+    before = state(scene.tree.root)
+    assert len(before[b"a.csv"].xattrs) == 2
+    since = scene.begin()
+    match attack:
+        case "write":
+            scene.write(b"a.csv", b"garbage", ATTACKER)
+        case "delete":
+            scene.delete(b"a.csv", ATTACKER)
+        case "replace":
+            scene.create(b"tmp", b"garbage", ATTACKER)
+            scene.rename(b"tmp", b"a.csv", ATTACKER)
+
+    scene.restore(since)
+
+    assert state(scene.tree.root) == before
 
 
 def test_a_note_goes_to_quarantine_and_a_lost_file_is_told_of(scene: Scene) -> None:
@@ -261,6 +292,22 @@ def test_only_owner_and_mode_come_back_where_only_they_were_touched(scene: Scene
     assert done[b"a.csv"].act is Act.DRESS
     assert os.stat(scene.full(b"a.csv")).st_ino == ino
     assert state(scene.tree.root) == before
+
+
+def test_a_write_that_no_event_tells_of_is_known_from_its_copy(scene: Scene) -> None:
+    for name in (b"a.csv", b"b.csv"):
+        scene.create(name, b"data")
+    since = scene.begin()
+    at = scene.tick()
+    for name in (b"a.csv", b"b.csv"):
+        scene.vault.add(name, Keep.IMAGE, actor=ATTACKER, at_ns=at)
+    (scene.root / "a.csv").write_bytes(b"garbage")
+    os.utime(scene.full(b"a.csv"), ns=(at, at))
+
+    done = scene.restore(since)
+
+    assert (done[b"a.csv"].outcome, done[b"b.csv"].found) == (Outcome.DONE, Found.SAME)
+    assert (scene.root / "a.csv").read_bytes() == b"data"
 
 
 def test_what_is_as_it_was_is_left_alone(scene: Scene) -> None:

@@ -81,7 +81,7 @@ def _begun(scene: Scene) -> None:
         scene.vault.add(path, Keep.LINK, at_ns=scene.now_ns)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 50)), max_size=14))
 def test_alone_an_attacker_leaves_nothing_behind(moves: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory, staged(Path(directory) / "scene") as scene:
@@ -99,7 +99,7 @@ def test_alone_an_attacker_leaves_nothing_behind(moves: list[tuple[str, int]]) -
         assert not [x for x in again.values() if x.act is not Act.NOTHING], again
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=MOVES)
 def test_beside_others_their_work_stays_and_the_rest_comes_back(moves: list[tuple[int, str, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory, staged(Path(directory) / "scene") as scene:
