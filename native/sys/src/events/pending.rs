@@ -149,6 +149,17 @@ pub(crate) enum Touch {
     Closed,
 }
 
+/// What became of a rename.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Renamed {
+    /// The record of the old name took the new one.
+    Carried(usize),
+    /// A record of its own follows.
+    Added(usize),
+    /// There is no room.
+    Full,
+}
+
 impl Pending {
     pub(crate) fn new(capacity: usize) -> Self {
         Pending {
@@ -271,7 +282,7 @@ impl Pending {
     }
 
     /// Marks the old name of the record last pushed, so that nothing earlier moves past it.
-    pub(crate) fn close_old(&mut self, old: Key<'_>) {
+    fn close_old(&mut self, old: Key<'_>) {
         if let Some(last) = self.recs.len().checked_sub(1) {
             self.set(old, last, true);
         }
@@ -301,7 +312,7 @@ impl Pending {
 
     /// Carries the record of `old`, which has no older name, along to the new one. The caller has seen that `new` is
     /// untouched.
-    pub(crate) fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span) {
+    fn carry(&mut self, at: usize, old: Key<'_>, new: Key<'_>, path: Span) {
         let rec = &mut self.recs[at];
         rec.from = rec.path;
         rec.from_dir = rec.dir;
@@ -312,6 +323,41 @@ impl Pending {
         rec.merged += 2;
         self.set(old, at, true);
         self.set(new, at, false);
+    }
+
+    /// A file took another name: the record of the old one is carried along where nothing stands under the new name,
+    /// else `rec` is filled in and added. `old_directory` is none where the old place is unknown.
+    pub(crate) fn renamed(
+        &mut self,
+        mut rec: Rec,
+        (old_directory, old): (Option<&[u8]>, Key<'_>),
+        (directory, new): (&[u8], Key<'_>),
+    ) -> Renamed {
+        let new_touch = self.touch(new);
+        if let (Touch::Live(at), Touch::None) = (self.touch(old), new_touch) {
+            // one that was renamed before may have replaced a file there, whose end must be told
+            let was = &self.recs[at];
+            if was.kind != Kind::Delete && was.from.len == 0 && was.actor == rec.actor {
+                let path = self.path(directory, new.name);
+                self.carry(at, old, new, path);
+                return Renamed::Carried(at);
+            }
+        }
+        if self.is_full() {
+            return Renamed::Full;
+        }
+        if matches!(new_touch, Touch::Live(at) if self.recs[at].kind != Kind::Delete) {
+            rec.flags |= flags::OVER;
+        }
+        rec.path = self.path(directory, new.name);
+        rec.from = old_directory.map_or(Span::default(), |above| self.path(above, old.name));
+        rec.from_dir = old.dir;
+        rec.merged = 2;
+        self.push(new, rec);
+        if rec.from.len > 0 {
+            self.close_old(old);
+        }
+        Renamed::Added(self.recs.len() - 1)
     }
 
     /// Nothing that comes later merges with what is here.
@@ -350,6 +396,17 @@ impl Pending {
             least = least.min(hold_ns - now_ns.saturating_sub(rec.mono_ns));
         }
         Some(least)
+    }
+
+    /// Appends what is no file event.
+    pub(crate) fn tell(&mut self, notices: &mut Vec<super::Notice>) {
+        for notice in notices.drain(..) {
+            let path = self.path(b"", &notice.path);
+            let at = super::clocks();
+            let mut rec = Rec::new(notice.kind, notice.tree, super::dirs::NONE, path, at);
+            rec.merged = notice.count;
+            self.recs.push(rec);
+        }
     }
 
     /// Moves all that is due into `out` (which is emptied first) and keeps the rest. Constant time per kept record
@@ -409,53 +466,4 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rec(kind: Kind, path: Span, dir: i32) -> Rec {
-        Rec {
-            held: kind == Kind::Create,
-            ..Rec::new(kind, 0, dir, path, (0, 0))
-        }
-    }
-
-    fn key(name: &[u8]) -> Key<'_> {
-        Key {
-            hash: hash(7, 1, name),
-            dir: 1,
-            name,
-        }
-    }
-
-    #[test]
-    fn a_path_keeps_one_record() {
-        let mut queue = Pending::new(100_000);
-        for i in 0..20_000u32 {
-            let name = format!("f{i}");
-            let span = queue.path(b"d/", name.as_bytes());
-            queue.push(key(name.as_bytes()), rec(Kind::Create, span, 1));
-        }
-        for i in 0..20_000u32 {
-            let name = format!("f{i}");
-            assert_eq!(queue.touch(key(name.as_bytes())), Touch::Live(i as usize));
-        }
-        assert_eq!(queue.touch(key(b"other")), Touch::None);
-    }
-
-    #[test]
-    fn held_records_stay_and_can_still_be_found() {
-        let mut queue = Pending::new(10);
-        let span = queue.path(b"d/", b"open");
-        queue.push(key(b"open"), rec(Kind::Create, span, 1));
-        let span = queue.path(b"d/", b"gone");
-        queue.push(key(b"gone"), rec(Kind::Delete, span, 1));
-        let mut out = Pending::new(10);
-        queue.take(&mut out, 5, 10, |dir, name| hash(7, dir, name));
-        assert_eq!(out.recs.len(), 1);
-        assert_eq!(out.recs[0].path.of(&out.arena), b"d/gone");
-        assert_eq!(queue.touch(key(b"open")), Touch::Live(0));
-        queue.take(&mut out, 10, 10, |dir, name| hash(7, dir, name));
-        assert_eq!(out.recs[0].path.of(&out.arena), b"d/open");
-        assert!(queue.is_empty());
-    }
-}
+mod tests;

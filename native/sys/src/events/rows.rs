@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 use shieldd_core::event::{flags, Event, Kind};
 use shieldd_core::facts::Facts;
 
+use super::dirs::Dirs;
 use super::look::stat_in;
 use super::pending::Rec;
 
@@ -141,5 +143,35 @@ pub(crate) fn describe(event: &mut Event, stat: &Stat) {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if event.kind != Kind::MakeDir as u8 && kind != FileType::RegularFile {
         event.flags |= flags::SPECIAL;
+    }
+}
+
+/// Where a file is now, where a directory above it was renamed since its record was made; false where none was.
+#[cold]
+pub(crate) fn moved_above(
+    dirs: &Dirs,
+    dir: i32,
+    name: &[u8],
+    path: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
+    if !dirs.prefix(dir, out) {
+        return false;
+    }
+    out.extend_from_slice(name);
+    out.as_slice() != path
+}
+
+/// Whether a root still stands under its path: a directory that somebody has open sends no event when it is removed,
+/// and none when one above it is renamed.
+pub(crate) fn stands(path: &[u8], root: &OwnedFd) -> bool {
+    if path.is_empty() {
+        return true;
+    }
+    match (rustix::fs::stat(path), rustix::fs::fstat(root)) {
+        (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+        // not ours to say: the path may be closed to us while the descriptor is not
+        (Err(Errno::ACCESS), Ok(here)) => here.st_nlink > 0,
+        _ => false,
     }
 }

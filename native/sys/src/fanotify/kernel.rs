@@ -10,11 +10,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 mod handles;
 mod records;
 
-pub use handles::{fsid_of, handle_of, open_handle, HANDLE};
+pub use handles::{fsid_of, handle_of, key_of, open_handle, HANDLE};
 pub use records::{Handle, Named, NamedRecords, Permission, Permissions};
 
-/// What a notification group is told of a file system; [`RENAME`] or [`MOVES`] comes on top.
+/// How a notification group tells events: names in directory handles, and the handle of the object itself. The last
+/// keeps apart what happens to two files that take the same name one after the other, tells where a new directory is,
+/// and of a file whose link count changed (unlinked, or replaced by a rename) an event without a name.
+const NAMES: libc::c_uint = libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_DFID_NAME_TARGET;
+
+/// What a notification group is told of a file system.
 pub const NOTIFY_MASK: u64 = libc::FAN_CREATE
+    | libc::FAN_RENAME
     | libc::FAN_DELETE
     | libc::FAN_MODIFY
     | libc::FAN_CLOSE_WRITE
@@ -22,8 +28,6 @@ pub const NOTIFY_MASK: u64 = libc::FAN_CREATE
     | libc::FAN_ONDIR;
 /// Both names of a rename in one event (Linux 5.17).
 pub const RENAME: u64 = libc::FAN_RENAME;
-/// The halves of a rename, for older kernels.
-pub const MOVES: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 /// An access to a range of content, before it happens (Linux 6.14, class [`Class::PreContent`]); not in libc yet.
 pub const PRE_ACCESS: u64 = 0x0010_0000;
 /// The open of a file waits.
@@ -80,23 +84,20 @@ fn of_directory(mask: u64) -> u64 {
 }
 
 impl Group {
-    /// A notification group: directory handles with names, the process id, an unlimited queue. Needs CAP_SYS_ADMIN:
-    /// without it the kernel tells no process (EPERM here), and a limited group would be no better than inotify.
+    /// A notification group: directory handles with names, the handle of the object, the process id, an unlimited
+    /// queue. Needs CAP_SYS_ADMIN (EPERM: without it the kernel tells no process, and a limited group would be no
+    /// better than inotify) and Linux 5.17 (EINVAL).
     pub fn notify() -> io::Result<Group> {
-        let flags = libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_DFID_NAME;
         let fd = init(
-            flags | libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS,
+            NAMES | libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS,
             libc::O_RDONLY | libc::O_LARGEFILE,
         )?;
         Ok(Group { fd })
     }
 
-    /// A notification group with the kernel's limited queue (16,384 events), to see it overflow.
+    /// A notification group with the kernel's limited queue (`fs.fanotify.max_queued_events`), to see it overflow.
     pub fn notify_limited() -> io::Result<Group> {
-        let fd = init(
-            libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_DFID_NAME,
-            libc::O_RDONLY | libc::O_LARGEFILE,
-        )?;
+        let fd = init(NAMES, libc::O_RDONLY | libc::O_LARGEFILE)?;
         Ok(Group { fd })
     }
 

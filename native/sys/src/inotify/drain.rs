@@ -15,7 +15,9 @@ use crate::events::clocks;
 use crate::events::dirs::NONE;
 use crate::events::look::{list, open_dir, stat_in};
 use crate::events::pending::{hash, Pending, Rec};
-use crate::events::rows::{describe, Batch, Observer, Rows, POLL, REST, ROWS, SLICE};
+use crate::events::rows::{
+    describe, moved_above, stands, Batch, Observer, Rows, POLL, REST, ROWS, SLICE,
+};
 use crate::events::taking::{lock, Side};
 
 /// A walk that compares directories with the known state.
@@ -78,12 +80,7 @@ impl Side<State> for Drain {
                 None => self.known.remove(dir, name),
             }
         }
-        for notice in state.notices.drain(..) {
-            let path = self.current.path(b"", &notice.path);
-            let mut rec = Rec::new(notice.kind, notice.tree, NONE, path, clocks());
-            rec.merged = notice.count;
-            self.current.recs.push(rec);
-        }
+        self.current.tell(&mut state.notices);
     }
 
     fn fill(
@@ -117,18 +114,7 @@ impl Side<State> for Drain {
         self.roots_at = now + POLL;
         for (tree, root) in self.rows.roots.iter().enumerate() {
             let mut guard = lock(state);
-            if guard.trees[tree].gone || guard.trees[tree].path.is_empty() {
-                continue;
-            }
-            let there = rustix::fs::stat(guard.trees[tree].path.as_slice());
-            let here = rustix::fs::fstat(root);
-            let same = match (&there, &here) {
-                (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
-                // not ours to say: the path may be closed to us while the descriptor is not
-                (Err(Errno::ACCESS), Ok(here)) => here.st_nlink > 0,
-                _ => false,
-            };
-            if !same {
+            if !guard.trees[tree].gone && !stands(&guard.trees[tree].path, root) {
                 (guard.at_ns, guard.mono_ns) = clocks();
                 guard.root_gone(tree as u16);
             }
@@ -218,11 +204,11 @@ impl Drain {
             let mut stat = stat_in(root, path);
             let mut at = path;
             if stat.is_none()
-                && renamed_above(
-                    state,
-                    rec,
-                    path,
+                && moved_above(
+                    &lock(state).dirs,
+                    rec.dir,
                     rec.path.name_of(&self.current.arena),
+                    path,
                     &mut moved,
                 )
             {
@@ -446,20 +432,4 @@ impl Drain {
             }
         }
     }
-}
-
-/// A directory above was renamed since the record: where the file is now.
-#[cold]
-fn renamed_above(
-    state: &Mutex<State>,
-    rec: &Rec,
-    path: &[u8],
-    name: &[u8],
-    out: &mut Vec<u8>,
-) -> bool {
-    if !lock(state).dirs.prefix(rec.dir, out) {
-        return false;
-    }
-    out.extend_from_slice(name);
-    out.as_slice() != path
 }

@@ -9,7 +9,7 @@ use shieldd_core::event::{flags, Kind};
 use super::kernel::{self, Raw, Records};
 use crate::events::dirs::{Dirs, Table, NONE};
 use crate::events::expect::Expected;
-use crate::events::pending::{hash, Key, Pending, Rec, Span, Touch};
+use crate::events::pending::{hash, Key, Pending, Rec, Renamed, Span, Touch};
 use crate::events::taking::Front;
 use crate::events::{clocks, Globs, Notice};
 use crate::files::staged::is_own;
@@ -411,45 +411,16 @@ impl State {
     fn renamed(&mut self, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
         let old = self.key(from.dir, old_name);
         let new = self.key(raw.wd, raw.name);
-        let old_touch = self.pending.touch(old);
-        let new_touch = self.pending.touch(new);
-        if let (Touch::Live(at), Touch::None) = (old_touch, new_touch) {
-            // one that was renamed before may have replaced a file there, whose end must be told
-            let rec = &self.pending.recs[at];
-            if rec.kind != Kind::Delete && rec.from.len == 0 {
-                self.counters.merged += 2;
-                let path = self.pending.path(&self.here.prefix, raw.name);
-                return self.pending.carry(at, old, new, path);
-            }
-        }
-        if self.pending.is_full() {
-            return self.lose(self.here.tree);
-        }
-        let over =
-            matches!(new_touch, Touch::Live(at) if self.pending.recs[at].kind != Kind::Delete);
-        let path = self.pending.path(&self.here.prefix, raw.name);
-        let span = if from.dir == raw.wd {
-            self.pending.path(&self.here.prefix, old_name)
-        } else {
-            let mut prefix = std::mem::take(&mut self.scratch);
-            let known = self.dirs.prefix(from.dir, &mut prefix);
-            let span = if known {
-                self.pending.path(&prefix, old_name)
-            } else {
-                Span::default()
-            };
-            self.scratch = prefix;
-            span
-        };
-        self.counters.merged += 1;
-        let mut rec = self.record(Kind::Rename, self.here.tree, raw.wd, path);
-        rec.merged = 2;
-        rec.from = span;
-        rec.from_dir = from.dir;
-        rec.flags = if over { flags::OVER } else { 0 };
-        self.pending.push(new, rec);
-        if span.len > 0 {
-            self.pending.close_old(old);
+        let mut above = std::mem::take(&mut self.scratch);
+        let known = self.dirs.prefix(from.dir, &mut above);
+        let rec = self.record(Kind::Rename, self.here.tree, raw.wd, Span::default());
+        let from = (known.then_some(above.as_slice()), old);
+        let what = self.pending.renamed(rec, from, (&self.here.prefix, new));
+        self.scratch = above;
+        match what {
+            Renamed::Carried(_) => self.counters.merged += 2,
+            Renamed::Added(_) => self.counters.merged += 1,
+            Renamed::Full => self.lose(self.here.tree),
         }
     }
 

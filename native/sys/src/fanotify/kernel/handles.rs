@@ -45,8 +45,8 @@ pub fn open_handle(mount: BorrowedFd<'_>, raw: &[u8], flags: i32) -> io::Result<
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The handle of what `fd` is open on (`O_PATH` is fine), as events of its file system carry it.
-pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+/// The handle of what `fd` is open on (`O_PATH` is fine), and the number of the mount that it was opened through.
+pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<(Vec<u8>, i32)> {
     let mut kept = Kept {
         bytes: [0; 8 + HANDLE],
     };
@@ -66,7 +66,14 @@ pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
         return Err(io::Error::last_os_error());
     }
     let length = 8 + (word(&kept.bytes, 0) as usize).min(HANDLE);
-    Ok(kept.bytes[..length].to_vec())
+    Ok((kept.bytes[..length].to_vec(), mount))
+}
+
+/// What [`super::Handle::key`] is of events about it.
+pub fn key_of(fsid: u64, raw: &[u8]) -> Vec<u8> {
+    let mut key = fsid.to_ne_bytes().to_vec();
+    key.extend_from_slice(raw);
+    key
 }
 
 /// The id that events of the file system of `fd` carry (`f_fsid`).

@@ -11,13 +11,23 @@ const INFO: usize = 4;
 const INFO_FID: usize = INFO + 8 + 8;
 /// `FAN_EVENT_INFO_TYPE_RANGE` of Linux 6.14.
 const INFO_RANGE: u8 = 6;
-/// A file handle as the kernel writes it, with the id of its file system.
+/// A file handle as the kernel writes it, with the id of its file system before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle<'a> {
+    /// The whole of it: names one object, on this machine, as long as that exists.
+    pub key: &'a [u8],
+}
+
+impl<'a> Handle<'a> {
     /// Id of the file system (`f_fsid`).
-    pub fsid: u64,
+    pub fn fsid(self) -> u64 {
+        long(self.key, 0)
+    }
+
     /// `handle_bytes`, `handle_type` and the opaque bytes: what `open_by_handle_at` takes.
-    pub raw: &'a [u8],
+    pub fn raw(self) -> &'a [u8] {
+        &self.key[8..]
+    }
 }
 
 /// One event of a notification group.
@@ -29,8 +39,10 @@ pub struct Named<'a> {
     pub pid: i32,
     /// Directory and name in it; the name is `.` for an event on the directory itself.
     pub place: Option<(Handle<'a>, &'a [u8])>,
-    /// Where it went, for a [`RENAME`]; `place` is where it came from.
+    /// Where it went, for a rename; `place` is where it came from.
     pub to: Option<(Handle<'a>, &'a [u8])>,
+    /// The object itself.
+    pub object: Option<Handle<'a>>,
 }
 
 /// Walks the records of one read of a notification group.
@@ -87,10 +99,16 @@ fn place(info: &[u8]) -> Option<(Handle<'_>, &[u8])> {
     let name = info.get(end..)?;
     let length = name.iter().position(|&b| b == 0).unwrap_or(name.len());
     let handle = Handle {
-        fsid: long(info, INFO),
-        raw: &info[INFO + 8..end],
+        key: &info[INFO..end],
     };
     Some((handle, &name[..length]))
+}
+
+impl NamedRecords<'_> {
+    /// Bytes not yet walked.
+    pub fn length(&self) -> usize {
+        self.rest.len()
+    }
 }
 
 impl<'a> Iterator for NamedRecords<'a> {
@@ -104,6 +122,7 @@ impl<'a> Iterator for NamedRecords<'a> {
             pid: word(head, 20) as i32,
             place: None,
             to: None,
+            object: None,
         };
         while let Some((kind, whole)) = info(&mut infos) {
             match kind {
@@ -111,6 +130,7 @@ impl<'a> Iterator for NamedRecords<'a> {
                 | libc::FAN_EVENT_INFO_TYPE_DFID
                 | libc::FAN_EVENT_INFO_TYPE_OLD_DFID_NAME => named.place = place(whole),
                 libc::FAN_EVENT_INFO_TYPE_NEW_DFID_NAME => named.to = place(whole),
+                libc::FAN_EVENT_INFO_TYPE_FID => named.object = place(whole).map(|(of, _)| of),
                 _ => {}
             }
         }

@@ -66,7 +66,7 @@ fn named(group: &Group) -> Vec<Seen> {
         .map(|n| {
             let (handle, name) = n.place.unwrap();
             let to = n.to.map_or(Vec::new(), |(_, name)| name.to_vec());
-            (n.mask, n.pid, handle.raw.to_vec(), name.to_vec(), to)
+            (n.mask, n.pid, handle.raw().to_vec(), name.to_vec(), to)
         })
         .collect()
 }
@@ -78,15 +78,15 @@ fn a_notification_group_tells_directory_name_and_process() {
     };
     let dir = own.open();
     let group = Group::notify().unwrap();
-    group
-        .mark_filesystem(dir.as_fd(), NOTIFY_MASK | RENAME)
-        .unwrap();
+    group.mark_filesystem(dir.as_fd(), NOTIFY_MASK).unwrap();
     fs::create_dir(own.0.join("d")).unwrap();
     fs::write(own.0.join("d/a"), b"x").unwrap();
     fs::rename(own.0.join("d/a"), own.0.join("b")).unwrap();
     let seen = named(&group);
-    let root = handle_of(dir.as_fd()).unwrap();
-    let below = handle_of(File::open(own.0.join("d")).unwrap().as_fd()).unwrap();
+    let root = handle_of(dir.as_fd()).unwrap().0;
+    let below = handle_of(File::open(own.0.join("d")).unwrap().as_fd())
+        .unwrap()
+        .0;
     assert!(seen.iter().all(|e| e.1 == std::process::id() as i32));
     assert_eq!(seen[0].0, libc::FAN_CREATE | ONDIR);
     assert_eq!((&seen[0].2, &seen[0].3), (&root, &b"d".to_vec()));
@@ -95,11 +95,14 @@ fn a_notification_group_tells_directory_name_and_process() {
     assert_eq!(seen[2].0, RENAME);
     assert_eq!((&seen[2].3, &seen[2].4), (&b"a".to_vec(), &b"b".to_vec()));
     let opened = open_handle(dir.as_fd(), &seen[1].2, libc::O_PATH | libc::O_DIRECTORY).unwrap();
-    assert_eq!(handle_of(opened.as_fd()).unwrap(), below);
+    assert_eq!(handle_of(opened.as_fd()).unwrap().0, below);
     let mut buffer = vec![0; 4096];
     fs::write(own.0.join("b"), b"y").unwrap();
     let record = group.read(&mut buffer).unwrap().next().unwrap();
-    assert_eq!(record.place.unwrap().0.fsid, fsid_of(dir.as_fd()).unwrap());
+    assert_eq!(
+        record.place.unwrap().0.fsid(),
+        fsid_of(dir.as_fd()).unwrap()
+    );
     drop(opened);
 }
 
