@@ -1,6 +1,6 @@
-"""The native inotify watcher as Python values: a handle, its batches, its counters.
+"""The native watchers as Python values: a handle, its batches, its counters.
 
-Owns the typed face of `native/ffi/src/watch.rs`. Does not own any state of a watcher.
+Owns the typed face of `native/ffi/src/watch.rs` and `fanotify.rs`. Does not own any state of a watcher.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from shieldd.errors import ShieldError
 from shieldd.model.event import EVENT, FACTS, Batch
 from shieldd.native._abi import call, ffi, lib
+from shieldd.native.actors import Actors
 from shieldd.native.observe import Baseline, Windows
 
 CAPACITY: Final = 65_536
@@ -72,14 +73,7 @@ class Watcher:
         baseline: Baseline,
         windows: Windows,
     ) -> None:
-        records = ffi.new("ShdTree[]", len(trees))
-        alive: list[Any] = []
-        for record, (path, root_fd, exclude) in zip(records, trees, strict=True):
-            globs = b"".join(glob + b"\0" for glob in exclude)
-            path_buffer, globs_buffer = ffi.from_buffer(path or b"\0"), ffi.from_buffer(globs or b"\0")
-            alive += [path_buffer, globs_buffer]
-            record.path, record.path_len, record.root_fd = path_buffer, len(path), root_fd
-            record.exclude, record.exclude_len = globs_buffer, len(globs)
+        records, alive = _trees(trees)
         out = ffi.new("ShdWatcher **")
         call(
             lib.shd_watch_new,
@@ -92,6 +86,7 @@ class Watcher:
             windows.handle,
             out,
         )
+        del alive
         self._handle: Any = ffi.gc(out[0], lib.shd_watch_free)
 
     def start(self) -> None:
@@ -152,6 +147,72 @@ class Watcher:
     def stop(self) -> None:
         """End the reader and wake who waits in `next_batch`; may be called twice and from another thread."""
         call(lib.shd_watch_stop, self._handle)
+
+
+class FanotifyWatcher(Watcher):
+    """A watcher that marks whole file systems, and knows who did it.
+
+    Args:
+        trees, inspect, hold_us, capacity, baseline, windows: as for `Watcher`.
+        own_pids: processes whose own operations are not reported.
+        actors: who is behind a process; without it each tree is its own actor.
+        patience_us: how long a full queue of ours may leave events in the kernel's, which has no bound, before they
+            count as lost, microseconds.
+        limited: the kernel's queue has its limit (`fs.fanotify.max_queued_events`).
+
+    Raises:
+        ShieldError: `watch.limit`; `watch.unsupported` without CAP_SYS_ADMIN and before Linux 5.17; `watch.failed`.
+            `start` raises `watch.unsupported` where a file system cannot be marked, besides `watch.root`.
+    """
+
+    def __init__(
+        self,
+        trees: Sequence[tuple[bytes, int, Sequence[bytes]]],
+        *,
+        inspect: bool,
+        hold_us: int,
+        capacity: int,
+        baseline: Baseline,
+        windows: Windows,
+        own_pids: Sequence[int],
+        actors: Actors | None,
+        patience_us: int,
+        limited: bool,
+    ) -> None:
+        records, alive = _trees(trees)
+        settings = ffi.new("ShdFanotify *")
+        pids = ffi.new("int32_t[]", list(own_pids))
+        settings.own_pids, settings.own_count = pids, len(own_pids)
+        settings.patience_us, settings.limited = patience_us, limited
+        settings.actors = ffi.NULL if actors is None else actors.handle
+        out = ffi.new("ShdWatcher **")
+        call(
+            lib.shd_fanotify_new,
+            records,
+            len(trees),
+            inspect,
+            hold_us,
+            capacity,
+            settings,
+            baseline.handle,
+            windows.handle,
+            out,
+        )
+        del alive
+        self._handle = ffi.gc(out[0], lib.shd_watch_free)
+
+
+def _trees(trees: Sequence[tuple[bytes, int, Sequence[bytes]]]) -> tuple[Any, list[Any]]:
+    """Trees as the core reads them, and the buffers that must live as long."""
+    records = ffi.new("ShdTree[]", len(trees))
+    alive: list[Any] = []
+    for record, (path, root_fd, exclude) in zip(records, trees, strict=True):
+        globs = b"".join(glob + b"\0" for glob in exclude)
+        path_buffer, globs_buffer = ffi.from_buffer(path or b"\0"), ffi.from_buffer(globs or b"\0")
+        alive += [path_buffer, globs_buffer]
+        record.path, record.path_len, record.root_fd = path_buffer, len(path), root_fd
+        record.exclude, record.exclude_len = globs_buffer, len(globs)
+    return records, alive
 
 
 def _places(data: bytes) -> list[tuple[int, bytes, str]]:

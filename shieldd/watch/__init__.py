@@ -1,7 +1,7 @@
 """Where events come from: one contract, several sources.
 
 A source watches guarded trees and hands out batches of coalesced events with what is known of each file. Owns the
-contract; `native_source`, `pyinotify_source` and `replay` implement it. A source sees; it never judges or acts.
+contract; `native_source`, `fanotify_source`, `pyinotify_source` and `replay` implement it. A source sees; it never judges or acts.
 
 The contract, which one test suite runs on every source:
 
@@ -48,8 +48,8 @@ class SourceStatus:
     """What a source says of itself.
 
     Attributes:
-        backend: `native`, `pyinotify` or `replay`.
-        watches: directories watched by the kernel.
+        backend: `native`, `fanotify`, `pyinotify` or `replay`.
+        watches: directories watched by the kernel; file systems marked with fanotify.
         directories: directories known, watched or polled.
         overflows: overflows of the kernel's queue.
         events_lost: exact where our own queue was full, one for each overflow of the kernel's.

@@ -15,6 +15,30 @@ COALESCE_MS: Final = 20.0
 """How long a file that is still open for writing waits for its writer, ms; one that was closed never waits."""
 
 
+def status_of(watcher: Watcher, roots: Sequence[bytes], backend: str, *, attribution: bool = False) -> SourceStatus:
+    """The counters of a native watcher of any kind."""
+    now = watcher.counts()
+    return SourceStatus(
+        backend=backend,
+        watches=now.watches,
+        directories=now.directories,
+        overflows=now.overflows,
+        events_lost=now.lost,
+        watch_failures=now.watch_failures,
+        rescans=now.rescans,
+        blind_since_ns=now.blind_since_ns or None,
+        queue_depth=now.queued,
+        events=now.events,
+        merged=now.merged,
+        own=now.own,
+        not_covered=tuple(
+            (os.path.join(roots[tree], path) if path else roots[tree], reason)
+            for tree, path, reason in watcher.not_covered()
+        ),
+        attribution=attribution,
+    )
+
+
 class NativeSource:
     """See `shieldd.watch.Source`.
 
@@ -68,25 +92,7 @@ class NativeSource:
 
     def status(self) -> SourceStatus:
         """Counters as of now."""
-        now = self._watcher.counts()
-        return SourceStatus(
-            backend="native",
-            watches=now.watches,
-            directories=now.directories,
-            overflows=now.overflows,
-            events_lost=now.lost,
-            watch_failures=now.watch_failures,
-            rescans=now.rescans,
-            blind_since_ns=now.blind_since_ns or None,
-            queue_depth=now.queued,
-            events=now.events,
-            merged=now.merged,
-            own=now.own,
-            not_covered=tuple(
-                (os.path.join(self._roots[tree], path) if path else self._roots[tree], reason)
-                for tree, path, reason in self._watcher.not_covered()
-            ),
-        )
+        return status_of(self._watcher, self._roots, "native")
 
     def stop(self) -> None:
         """End the reader and wake `next_batch`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ import pytest
 
 from shieldd.model.event import Batch, EventFlag, Kind
 from shieldd.watch import Source, Tree
+from shieldd.watch.fanotify_source import FanotifySource
 from shieldd.watch.native_source import NativeSource
 from shieldd.watch.pyinotify_source import PyinotifySource
 
-BACKENDS = {"native": NativeSource, "pyinotify": PyinotifySource}
+INOTIFY = {"native": NativeSource, "pyinotify": PyinotifySource}
+BACKENDS = {**INOTIFY, "fanotify": FanotifySource}
 DEADLINE_S = 60.0
 
 
@@ -100,6 +103,10 @@ Watch = Callable[..., Watching]
 
 def build(kind: type, roots: list[Path], *, exclude: tuple[bytes, ...] = (), **options: object) -> Watching:
     """A started source over directories."""
+    if kind is FanotifySource:
+        for root in roots:
+            assert root.stat().st_dev != os.stat("/").st_dev, "a mark on the root's file system is everybody's business"
+        options.setdefault("own_pids", ())  # the tests themselves do what is to be seen
     fds = [os.open(root, os.O_RDONLY | os.O_DIRECTORY) for root in roots]
     trees = [Tree(os.fsencode(r), fd, exclude, i) for i, (r, fd) in enumerate(zip(roots, fds, strict=True))]
     source = kind(trees, **options)
@@ -107,6 +114,20 @@ def build(kind: type, roots: list[Path], *, exclude: tuple[bytes, ...] = (), **o
         os.close(fd)
     source.start()
     return Watching(source, roots)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A directory of the test's own; on a file system of its own where fanotify is used."""
+    call = getattr(request.node, "callspec", None)
+    if call is None or "fanotify" not in call.params.values():
+        yield tmp_path
+        return
+    if os.geteuid() != 0:
+        pytest.skip("fanotify needs root and a file system of its own")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "shieldd-test", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 @pytest.fixture(params=list(BACKENDS))

@@ -1,4 +1,4 @@
-"""Both sources watch the same trees while the same things happen: they must tell the same story."""
+"""Two sources watch the same trees while the same things happen: they must tell the same story."""
 
 from __future__ import annotations
 
@@ -117,14 +117,15 @@ class Hands:
             here.rmdir()
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Watching, Watching]]:
-    """Both sources over the same two trees."""
+@pytest.fixture(params=["pyinotify", "fanotify"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Watching, Watching]]:
+    """The native inotify source and another one over the same two trees."""
     roots = [tmp_path / "one", tmp_path / "two"]
     for root in roots:
         root.mkdir()
         (root / "f0").write_bytes(b"old")
-    native, plain = (build(kind, roots, inspect=False, coalesce_ms=30) for kind in BACKENDS.values())
+    kinds = BACKENDS["native"], BACKENDS[request.param]
+    native, plain = (build(kind, roots, inspect=False, coalesce_ms=30) for kind in kinds)
     yield native, plain
     native.source.stop()
     plain.source.stop()

@@ -4,6 +4,7 @@
 pub mod abi;
 pub mod actors;
 pub mod envelope;
+pub mod fanotify;
 pub mod files;
 pub mod hold;
 pub mod observe;

@@ -105,17 +105,20 @@ struct Looking {
     baseline: Arc<Mutex<Baseline>>,
 }
 
-fn null(what: &str) -> Failure {
+pub(crate) fn null(what: &str) -> Failure {
     Failure::new("native.argument", format!("{what} is null"))
 }
 
-fn failed(error: &std::io::Error) -> Failure {
+pub(crate) fn failed(error: &std::io::Error) -> Failure {
     let errno = error.raw_os_error().unwrap_or(0);
     let (code, what) = match errno {
         libc::EMFILE | libc::ENFILE => (
             "watch.limit",
-            "no inotify instance left (fs.inotify.max_user_instances)",
+            "no inotify instance left (fs.inotify.max_user_instances) or fanotify group (fs.fanotify.max_user_groups)",
         ),
+        _ if error.kind() == std::io::ErrorKind::Unsupported && errno == 0 => {
+            return Failure::new("watch.unsupported", error.to_string());
+        }
         libc::ENOSYS => ("watch.unsupported", "this kernel has no inotify"),
         _ if error.kind() == std::io::ErrorKind::NotFound => {
             ("watch.root", "the root of a tree cannot be followed")
@@ -181,6 +184,70 @@ impl Observer for Shallow {
     }
 }
 
+/// The trees that Python names.
+///
+/// # Safety
+/// `trees` points to `count` trees whose pointers hold.
+pub(crate) unsafe fn specs(
+    trees: *const ShdTree,
+    count: usize,
+    capacity: usize,
+) -> Result<Vec<TreeSpec>, Failure> {
+    if trees.is_null()
+        || count == 0
+        || count > usize::from(u16::MAX)
+        || capacity == 0
+        || capacity > 1 << 24
+    {
+        return Err(Failure::new(
+            "native.argument",
+            "trees or capacity out of range",
+        ));
+    }
+    let mut specs = Vec::with_capacity(count);
+    // SAFETY: the caller promises the trees and what they point to.
+    unsafe {
+        for tree in std::slice::from_raw_parts(trees, count) {
+            if tree.root_fd < 0 {
+                return Err(Failure::new("native.argument", "negative descriptor"));
+            }
+            let root = BorrowedFd::borrow_raw(tree.root_fd)
+                .try_clone_to_owned()
+                .map_err(|e| failed(&e))?;
+            let globs = bytes(tree.exclude, tree.exclude_len)
+                .split(|&b| b == 0)
+                .filter(|g| !g.is_empty());
+            specs.push(TreeSpec {
+                path: bytes(tree.path, tree.path_len).to_vec(),
+                root,
+                globs: Globs::new(globs),
+            });
+        }
+    }
+    Ok(specs)
+}
+
+impl ShdWatcher {
+    /// A handle for Python over a watcher of any kind.
+    pub(crate) fn wrap(
+        watcher: Box<dyn Watch>,
+        inspect: bool,
+        baseline: Arc<Mutex<Baseline>>,
+        windows: Arc<Mutex<Windows>>,
+    ) -> *mut ShdWatcher {
+        let looking = Mutex::new(Looking {
+            batch: Batch::default(),
+            inspector: inspect.then(Inspector::new),
+            baseline,
+        });
+        Box::into_raw(Box::new(ShdWatcher {
+            watcher,
+            looking,
+            windows,
+        }))
+    }
+}
+
 /// A watcher over `count` trees. `inspect` 0 leaves the content of files alone.
 ///
 /// # Safety
@@ -211,50 +278,13 @@ pub unsafe extern "C" fn shd_watch_new(
                 .inner
                 .clone();
             let out = out.as_mut().ok_or_else(|| null("out"))?;
-            if trees.is_null()
-                || count == 0
-                || count > usize::from(u16::MAX)
-                || capacity == 0
-                || capacity > 1 << 24
-            {
-                return Err(Failure::new(
-                    "native.argument",
-                    "trees or capacity out of range",
-                ));
-            }
-            let mut specs = Vec::with_capacity(count);
-            for tree in std::slice::from_raw_parts(trees, count) {
-                if tree.root_fd < 0 {
-                    return Err(Failure::new("native.argument", "negative descriptor"));
-                }
-                let root = BorrowedFd::borrow_raw(tree.root_fd)
-                    .try_clone_to_owned()
-                    .map_err(|e| failed(&e))?;
-                let globs = bytes(tree.exclude, tree.exclude_len)
-                    .split(|&b| b == 0)
-                    .filter(|g| !g.is_empty());
-                specs.push(TreeSpec {
-                    path: bytes(tree.path, tree.path_len).to_vec(),
-                    root,
-                    globs: Globs::new(globs),
-                });
-            }
+            let specs = specs(trees, count, capacity)?;
             let options = Options {
                 hold: Duration::from_micros(hold_us),
                 capacity,
             };
             let watcher = Watcher::new(specs, options).map_err(|e| failed(&e))?;
-            let inspector = (inspect != 0).then(Inspector::new);
-            let looking = Mutex::new(Looking {
-                batch: Batch::default(),
-                inspector,
-                baseline,
-            });
-            *out = Box::into_raw(Box::new(ShdWatcher {
-                watcher: Box::new(watcher),
-                looking,
-                windows,
-            }));
+            *out = ShdWatcher::wrap(Box::new(watcher), inspect != 0, baseline, windows);
             Ok(())
         })
     }

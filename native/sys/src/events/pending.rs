@@ -177,6 +177,12 @@ impl Pending {
         self.recs.len() >= self.capacity || self.arena.len() >= self.capacity * ARENA_PER_RECORD
     }
 
+    /// Whether `more` records have room, or half the queue where it is too small for that.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        let more = more.min(self.capacity / 2);
+        self.recs.len() + more <= self.capacity && !self.is_full()
+    }
+
     fn is(&self, slot: Slot, key: Key<'_>) -> bool {
         if slot.hash != key.hash {
             return false;

@@ -33,6 +33,9 @@ impl State {
         if id == OUTSIDE {
             if removed {
                 self.nobodys(object);
+            } else {
+                // told in order: what happens in it before it may come into a tree is nobody's
+                self.scope.put(object.key, OUTSIDE);
             }
             return;
         }
@@ -206,10 +209,9 @@ impl State {
         if shown {
             // directories below were outside, or in another tree
             self.scope.doubt_outside();
-            if self.came(to, name, object, quiet) && self.enter(to) {
-                let mut path = self.here.prefix.clone();
-                path.extend_from_slice(name);
-                self.arrived.push((self.here.tree, path));
+            if self.came(to, name, object, quiet) {
+                let id = self.place(object);
+                self.arrived.push(id);
             }
         } else if to > 0 {
             self.scope.put(object.key, OUTSIDE); // excluded there

@@ -21,7 +21,6 @@ const MOST: usize = 65_536;
 
 struct Doubt {
     rec: Rec,
-    path: Box<[u8]>,
     said_there: bool,
     at: Instant,
 }
@@ -47,7 +46,6 @@ impl Doubts {
         }
         let doubt = Doubt {
             rec: *rec,
-            path: path.into(),
             said_there,
             at: Instant::now() + PATIENCE,
         };
@@ -76,8 +74,12 @@ impl Doubts {
             if state.pending.touch(state.key(dir, &name)) != Touch::None {
                 continue; // a row of it will come
             }
-            let root = rows.root(doubt.rec.tree);
-            let stat = stat_in(root, &doubt.path);
+            let mut now = Vec::new();
+            if !state.dirs.prefix(dir, &mut now) {
+                continue; // gone with its directory
+            }
+            now.extend_from_slice(&name);
+            let stat = stat_in(rows.root(doubt.rec.tree), &now);
             if stat.is_some() == doubt.said_there {
                 continue;
             }
@@ -86,7 +88,7 @@ impl Doubts {
             } else {
                 Kind::Create
             };
-            let path = out.path(b"", &doubt.path);
+            let path = out.path(&now[..now.len() - name.len()], &name);
             let at = crate::events::clocks();
             let mut rec = Rec::new(kind, doubt.rec.tree, dir, path, at);
             (rec.pid, rec.actor) = (doubt.rec.pid, doubt.rec.actor);

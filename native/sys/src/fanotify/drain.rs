@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shieldd_core::event::{flags, Kind};
 
 use super::doubts::Doubts;
 use super::mounts;
 use super::state::State;
-use super::walk::Walk;
+use super::walk::{Arrived, Walk};
 use crate::events::clocks;
 use crate::events::dirs::NONE;
 use crate::events::look::stat_in;
@@ -20,6 +20,10 @@ use crate::events::rows::{
 };
 use crate::events::taking::{lock, Side};
 
+/// How often a directory that came and moved on is looked into, and how long is waited in between.
+const TRIES: u32 = 8;
+const AGAIN: Duration = Duration::from_millis(30);
+
 /// The consumer's side.
 pub(super) struct Drain {
     current: Pending,
@@ -27,8 +31,9 @@ pub(super) struct Drain {
     rows: Rows,
     doubts: Doubts,
     walk: Option<Walk>,
-    /// Directories that came from outside: tree and path.
-    arrived: VecDeque<(u16, Vec<u8>)>,
+    arrived: VecDeque<Arrived>,
+    /// When the first of them is to be looked into.
+    arrived_at: Instant,
     rest_until: Instant,
     roots_at: Instant,
 }
@@ -42,6 +47,7 @@ impl Drain {
             doubts: Doubts::default(),
             walk: None,
             arrived: VecDeque::new(),
+            arrived_at: Instant::now(),
             rest_until: Instant::now(),
             roots_at: Instant::now() + POLL,
         }
@@ -101,7 +107,7 @@ impl Drain {
         } else if rec.kind == Kind::Delete {
             self.doubts.told(rec, path, false, false);
         }
-        if rec.kind == Kind::Rename && rec.from.len > 0 {
+        if rec.kind != Kind::RenameDir && rec.from.len > 0 {
             let there = stat_in(self.rows.root(rec.tree), from).is_some();
             let old = Rec {
                 dir: rec.from_dir,
@@ -117,10 +123,18 @@ impl Drain {
     /// Begins the walk that is most wanted: into what arrived, then after a gap.
     fn begin(&mut self, state: &Mutex<State>) {
         let mut guard = lock(state);
-        self.arrived.extend(guard.arrived.drain(..));
-        if let Some((tree, path)) = self.arrived.pop_front() {
-            self.walk = Some(Walk::of_directory(tree, path));
-            return;
+        let new = guard.arrived.drain(..).map(|id| Arrived { id, tries: 0 });
+        self.arrived.extend(new);
+        while self.arrived_at <= Instant::now() {
+            let Some(one) = self.arrived.pop_front() else {
+                break;
+            };
+            let mut path = Vec::new();
+            let tree = guard.dirs.get(one.id).map(|dir| dir.tree);
+            if let Some(tree) = tree.filter(|_| guard.dirs.prefix(one.id, &mut path)) {
+                self.walk = Some(Walk::of_directory(tree, path, one));
+                return;
+            }
         }
         if Instant::now() < self.rest_until {
             return;
@@ -163,6 +177,9 @@ impl Drain {
 
     fn finish(&mut self, state: &Mutex<State>, walk: &Walk) {
         if !walk.whole {
+            if walk.missed {
+                self.again(state, walk);
+            }
             return;
         }
         self.rest_until = Instant::now() + walk.busy * REST;
@@ -177,6 +194,23 @@ impl Drain {
         let mut rec = Rec::new(Kind::RescanDone, walk.tree, NONE, path, clocks());
         rec.merged = walk.found;
         self.current.recs.push(rec);
+    }
+}
+
+impl Drain {
+    /// A directory moved while it was looked into, perhaps the one that came itself: once its move was read, again.
+    fn again(&mut self, state: &Mutex<State>, walk: &Walk) {
+        let Arrived { id, tries } = walk.of;
+        if tries < TRIES {
+            self.arrived_at = Instant::now() + AGAIN;
+            let tries = tries + 1;
+            return self.arrived.push_back(Arrived { id, tries });
+        }
+        let mut guard = lock(state);
+        if guard.dirs.get(id).is_some() {
+            guard.lose(walk.tree, 1);
+            guard.trees[walk.tree as usize].all = true;
+        }
     }
 }
 
@@ -247,8 +281,11 @@ impl Side<State> for Drain {
     }
 
     fn next_work(&self, state: &State) -> Option<Instant> {
-        if self.walk.is_some() || !self.arrived.is_empty() || !state.arrived.is_empty() {
+        if self.walk.is_some() || !state.arrived.is_empty() {
             return Some(Instant::now());
+        }
+        if !self.arrived.is_empty() {
+            return Some(self.arrived_at);
         }
         let due = state.trees.iter().any(|t| t.rescan || t.gone);
         let walk = due.then_some(self.rest_until);

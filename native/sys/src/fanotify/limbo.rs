@@ -42,9 +42,7 @@ impl Held {
     }
 
     fn size(&self) -> usize {
-        let place = |p: &Place| {
-            p.as_ref().map_or(0, |(key, name)| key.len() + name.len())
-        };
+        let place = |p: &Place| p.as_ref().map_or(0, |(key, name)| key.len() + name.len());
         EACH + place(&self.place) + place(&self.to)
     }
 

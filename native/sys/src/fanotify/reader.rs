@@ -14,6 +14,8 @@ use crate::events::taking::{lock, Front, Shared};
 
 /// Bytes of one read at most: some 2,500 events.
 const BUFFER: usize = 256 * 1024;
+/// Records of one read at most.
+pub(super) const READ: usize = BUFFER / 80;
 /// Longest record: two directories with names of 255 bytes and the object.
 const RECORD: usize = 1536;
 /// How often directories in limbo are looked at.
@@ -43,7 +45,7 @@ pub(super) fn run(shared: &Shared<State>, group: &Group, patience: Duration) {
         }
         if fds[0].revents().is_empty() {
             let mut state = lock(&shared.state);
-            state.idle();
+            state.idle(tick());
             waits = state.has_limbo();
             wake_consumer(shared, &state);
             continue;
@@ -66,15 +68,16 @@ fn empty(
         if shared.stopped.load(Ordering::Acquire) {
             return false;
         }
+        let before_ns = tick();
         let Ok(records) = group.read(buffer) else {
             let mut state = lock(&shared.state);
-            state.emptied();
+            state.emptied(before_ns);
             wake_consumer(shared, &state);
             return state.has_limbo(); // empty (EAGAIN), or out of memory: poll tells
         };
         let last = records.length() < size - RECORD;
         let mut state = lock(&shared.state);
-        state.apply(records, last);
+        state.apply(records, last.then_some(before_ns));
         wake_consumer(shared, &state);
         if last {
             return state.has_limbo();
@@ -82,9 +85,16 @@ fn empty(
     }
 }
 
+/// The clock that times of files are taken from, ns: whatever changes later has no earlier one.
+pub(super) fn tick() -> u64 {
+    use rustix::time::{clock_gettime, ClockId};
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Waits for room in our own queue, while `left` lasts: it grows back only once there was room.
 fn hold_off(shared: &Shared<State>, left: &mut Duration, patience: Duration) {
-    if !lock(&shared.state).pending.is_full() {
+    if lock(&shared.state).has_room() {
         *left = patience;
         return;
     }
@@ -92,7 +102,7 @@ fn hold_off(shared: &Shared<State>, left: &mut Duration, patience: Duration) {
         let began = Instant::now();
         std::thread::sleep(NAP);
         *left = left.saturating_sub(began.elapsed());
-        if !lock(&shared.state).pending.is_full() {
+        if lock(&shared.state).has_room() {
             return;
         }
     }

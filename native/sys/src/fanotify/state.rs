@@ -16,9 +16,6 @@ use crate::events::taking::Front;
 use crate::events::{clocks, Globs, Notice};
 use crate::files::staged::is_own;
 
-/// How far the times of files may lag behind the clock, ns: they are taken from its last tick.
-const TICK_NS: u64 = 20_000_000;
-
 /// A guarded tree.
 pub(super) struct Tree {
     pub(super) root: OwnedFd,
@@ -102,8 +99,8 @@ pub(super) struct State {
     pub(super) expected: Expected,
     pub(super) counters: Counters,
     pub(super) notices: Vec<Notice>,
-    /// Directories that came from outside: tree and path; what is in them is to be told.
-    pub(super) arrived: Vec<(u16, Vec<u8>)>,
+    /// Directories that came from outside: what is in them is to be told.
+    pub(super) arrived: Vec<i32>,
     pub(super) at_ns: u64,
     pub(super) mono_ns: u64,
     /// Somebody waits for records.
@@ -116,7 +113,7 @@ pub(super) struct State {
     pub(super) dying: Vec<Dying>,
     pub(super) scratch: Vec<u8>,
     actors: Box<dyn ActorOf + Send>,
-    /// Wall clock when the queue was last seen empty: what was lost happened since.
+    /// Time of files when the queue was last seen empty: what was lost happened since.
     empty_ns: u64,
 }
 
@@ -169,12 +166,12 @@ impl State {
             dying: Vec::new(),
             scratch: Vec::new(),
             actors,
-            empty_ns: clocks().0,
+            empty_ns: super::reader::tick(),
         }
     }
 
-    /// Applies one read of the group's queue; `last`: nothing was left in it.
-    pub(super) fn apply(&mut self, records: NamedRecords<'_>, last: bool) {
+    /// Applies one read of the group's queue. `emptied_ns`: nothing was left in it, at this time of files.
+    pub(super) fn apply(&mut self, records: NamedRecords<'_>, emptied_ns: Option<u64>) {
         (self.at_ns, self.mono_ns) = clocks();
         self.counters.reads += 1;
         self.actors.begin();
@@ -183,8 +180,8 @@ impl State {
         for raw in records {
             self.one(&raw);
         }
-        if last {
-            self.emptied();
+        if let Some(at_ns) = emptied_ns {
+            self.emptied(at_ns);
         }
         if self.dirs.len() > INSIDE_MOST {
             self.forget_directories();
@@ -192,9 +189,9 @@ impl State {
     }
 
     /// The queue was seen empty.
-    pub(super) fn emptied(&mut self) {
+    pub(super) fn emptied(&mut self, at_ns: u64) {
         (self.at_ns, self.mono_ns) = clocks();
-        self.empty_ns = self.at_ns;
+        self.empty_ns = at_ns;
         while let Some(last) = self.dying.pop() {
             self.dies(last); // made later, removed earlier
         }
@@ -208,10 +205,15 @@ impl State {
     }
 
     /// Nothing was read for a while.
-    pub(super) fn idle(&mut self) {
+    pub(super) fn idle(&mut self, at_ns: u64) {
         if self.has_limbo() {
-            self.emptied();
+            self.emptied(at_ns);
         }
+    }
+
+    /// Whether what one read brings has room.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending.has_room(super::reader::READ)
     }
 
     pub(super) fn has_limbo(&self) -> bool {
@@ -436,7 +438,7 @@ impl State {
     }
 
     pub(super) fn blind(&mut self, tree: u16) {
-        let since = self.empty_ns.saturating_sub(TICK_NS).max(1);
+        let since = self.empty_ns;
         let tree = &mut self.trees[tree as usize];
         tree.rescan = true;
         if tree.blind_since_ns == 0 {

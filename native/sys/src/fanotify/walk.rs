@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{statx, AtFlags, FileType, Statx, StatxFlags};
+use rustix::io::Errno;
 use shieldd_core::event::{flags, Kind};
 
 use crate::events::dirs::NONE;
@@ -15,6 +16,13 @@ use crate::events::pending::{Pending, Rec};
 use crate::events::rows::Rows;
 use crate::events::Globs;
 
+/// A directory that came from outside.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Arrived {
+    pub(super) id: i32,
+    pub(super) tries: u32,
+}
+
 /// A walk in progress.
 pub(super) struct Walk {
     pub(super) tree: u16,
@@ -22,8 +30,11 @@ pub(super) struct Walk {
     stack: Vec<(Vec<u8>, bool)>,
     /// `CLOCK_REALTIME`, ns: what changed since then is told.
     since_ns: u64,
-    /// It ends a blindness.
+    /// It ends a blindness; else it is of one directory that came from outside.
     pub(super) whole: bool,
+    pub(super) of: Arrived,
+    /// A directory was not where it should be.
+    pub(super) missed: bool,
     pub(super) found: u32,
     pub(super) busy: Duration,
 }
@@ -47,19 +58,22 @@ impl Walk {
             },
             since_ns,
             whole: true,
+            of: Arrived::default(),
+            missed: false,
             found: 0,
             busy: Duration::ZERO,
         }
     }
 
     /// All that is in a directory.
-    pub(super) fn of_directory(tree: u16, mut path: Vec<u8>) -> Walk {
-        path.push(b'/');
+    pub(super) fn of_directory(tree: u16, path: Vec<u8>, of: Arrived) -> Walk {
         Walk {
             tree,
             stack: vec![(path, true)],
             since_ns: 0,
             whole: false,
+            of,
+            missed: false,
             found: 0,
             busy: Duration::ZERO,
         }
@@ -93,8 +107,13 @@ impl Walk {
         (prefix, all): (&[u8], bool),
         out: &mut Pending,
     ) {
-        let Ok(dir) = open_dir(rows.root(self.tree), prefix) else {
-            return; // gone again, or another file system is mounted there
+        let dir = match open_dir(rows.root(self.tree), prefix) {
+            Ok(dir) => dir,
+            Err(Errno::XDEV) => return, // another file system is mounted there
+            Err(_) => {
+                self.missed = true;
+                return;
+            }
         };
         let mut path = prefix.to_vec();
         let mut entries: Vec<(Box<[u8]>, FileType)> = Vec::new();
