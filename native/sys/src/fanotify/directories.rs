@@ -210,12 +210,29 @@ impl State {
             // directories below were outside, or in another tree
             self.scope.doubt_outside();
             if self.came(to, name, object, quiet) {
-                let id = self.place(object);
-                self.arrived.push(id);
+                self.arrives(object);
             }
         } else if to > 0 {
             self.scope.put(object.key, OUTSIDE); // excluded there
         }
+    }
+
+    /// What is in a directory is to be told.
+    fn arrives(&mut self, object: Handle<'_>) {
+        let id = self.place(object);
+        self.arrived.push(id);
+        self.untold.push(id);
+    }
+
+    /// Whether a directory lies in one that came from outside and was not looked into yet.
+    fn is_untold(&self, mut id: i32) -> bool {
+        while !self.untold.is_empty() && id != NONE {
+            if self.untold.contains(&id) {
+                return true;
+            }
+            id = self.dirs.get(id).map_or(NONE, |dir| dir.parent);
+        }
+        false
     }
 
     fn directory_renamed(
@@ -230,6 +247,7 @@ impl State {
             return;
         };
         self.bury(to, name, object);
+        let untold = self.is_untold(from);
         let mut above = Vec::new();
         let known = self.dirs.prefix(from, &mut above);
         let id = match self.scope.get(object.key) {
@@ -265,6 +283,11 @@ impl State {
             }
         }
         self.pending.barrier();
+        if untold && self.enter(to) {
+            // under its old name perhaps nobody was told of it
+            self.directory_record(Kind::MakeDir, to, name);
+            self.arrives(object);
+        }
     }
 
     /// Reports something about a directory; nothing merges into it.

@@ -135,6 +135,7 @@ impl Drain {
                 self.walk = Some(Walk::of_directory(tree, path, one));
                 return;
             }
+            guard.untold.retain(|&id| id != one.id);
         }
         if Instant::now() < self.rest_until {
             return;
@@ -179,6 +180,8 @@ impl Drain {
         if !walk.whole {
             if walk.missed {
                 self.again(state, walk);
+            } else {
+                lock(state).untold.retain(|&id| id != walk.of.id);
             }
             return;
         }
@@ -207,6 +210,7 @@ impl Drain {
             return self.arrived.push_back(Arrived { id, tries });
         }
         let mut guard = lock(state);
+        guard.untold.retain(|&one| one != id);
         if guard.dirs.get(id).is_some() {
             guard.lose(walk.tree, 1);
             guard.trees[walk.tree as usize].all = true;

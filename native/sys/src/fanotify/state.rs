@@ -101,6 +101,8 @@ pub(super) struct State {
     pub(super) notices: Vec<Notice>,
     /// Directories that came from outside: what is in them is to be told.
     pub(super) arrived: Vec<i32>,
+    /// Those of them that were not looked into yet.
+    pub(super) untold: Vec<i32>,
     pub(super) at_ns: u64,
     pub(super) mono_ns: u64,
     /// Somebody waits for records.
@@ -156,6 +158,7 @@ impl State {
             counters: Counters::default(),
             notices: Vec::new(),
             arrived: Vec::new(),
+            untold: Vec::new(),
             at_ns: 0,
             mono_ns: 0,
             waiting: false,
