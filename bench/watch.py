@@ -43,15 +43,15 @@ Row = dict[str, Any]
 
 
 def _build(where: Path) -> None:
-    for name in ("reader", "storm"):
+    for name in ("reader", "fanreader", "storm"):
         source = HERE / "peers" / f"{name}.c"
         subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", where / name, source], check=True)
 
 
 def _start(where: Path, name: str, tree: Path, **env: str) -> subprocess.Popen[str]:
-    if name.startswith("C"):
-        command = [os.fspath(where / "reader"), os.fspath(tree)]
-        if name == "C moderated":
+    if name.startswith(("C", "fanotify C")):
+        command = [os.fspath(where / ("fanreader" if name.startswith("fanotify") else "reader")), os.fspath(tree)]
+        if name.endswith("moderated"):
             env["MODERATE"] = "1"
     else:
         command = [sys.executable, "-m", "bench.peers.watch_reader", name, os.fspath(tree)]
@@ -104,9 +104,9 @@ def _storm(where: Path, tree: Path, files: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def backlog(where: Path, name: str, files: int) -> dict[str, float]:
+def backlog(where: Path, name: str, files: int, place: Path | None = None) -> dict[str, float]:
     """One drain: events of the storm per second, and processor seconds per million of them."""
-    with _tree(where) as tree, _unbounded():
+    with _tree(place or where) as tree, _unbounded():
         reader = _start(where, name, tree)
         reader.send_signal(signal.SIGSTOP)
         _storm(where, tree, files)
@@ -117,23 +117,54 @@ def backlog(where: Path, name: str, files: int) -> dict[str, float]:
     return said | {"rate": files * 6 / took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
 
 
-def live(where: Path, name: str, files: int) -> dict[str, float]:
+def live(where: Path, name: str, files: int, place: Path | None = None) -> dict[str, float]:
     """One storm beside a reader at the default queue: losses, processor seconds per million events."""
-    with _tree(where) as tree:
+    with _tree(place or where) as tree:
         reader = _start(where, name, tree)
         took = _storm(where, tree, files)
         said = _end(reader)
     return said | {"storm_s": took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
 
 
-def nested(where: Path, name: str) -> int:
+def nested(where: Path, name: str, place: Path | None = None) -> int:
     """Files in directories made a moment before that a reader saw, of 300."""
-    with _tree(where, 0) as tree:
+    with _tree(place or where, 0) as tree:
         reader = _start(where, name, tree, KEEP_FILES="1")
         make = "for i in $(seq 300); do mkdir -p t$i/a/b/c/d && echo x > t$i/a/b/c/d/file; done"
         script = f"{make}; sleep 1; echo x > END"
         subprocess.run(["sh", "-c", script], cwd=tree, check=True)
         return int(_end(reader)["files"]) - 1  # END itself
+
+
+def started(place: Path, directories: int) -> float:
+    """Seconds until a tree of so many directories is guarded by a mark."""
+    from shieldd.watch import Tree
+    from shieldd.watch.fanotify_source import FanotifySource
+
+    with _tree(place, 0) as tree:
+        for i in range(directories // 100):
+            for j in range(100):
+                (tree / f"{i}" / f"{j}").mkdir(parents=True)
+        fd = os.open(tree, os.O_RDONLY)
+        began = time.perf_counter()
+        source = FanotifySource([Tree(os.fsencode(tree), fd)])
+        source.start()
+        took = time.perf_counter() - began
+        source.stop()
+        os.close(fd)
+    return took
+
+
+@contextmanager
+def _own(where: Path) -> Iterator[Path]:
+    """A file system in memory that nobody else uses: a mark is on all of it."""
+    place = where / "own"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shieldd-bench", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def inspected(where: Path, files: int, *, paused: bool) -> dict[str, float]:
@@ -240,6 +271,29 @@ def _inspect_rows(where: Path) -> Iterator[Row]:
                None, "0", met=lost == 0)  # fmt: skip
 
 
+def _fanotify_rows(where: Path, rounds: int = ROUNDS, files: int = FILES) -> Iterator[Row]:
+    with _own(where) as place:
+        names = ("fanotify", "fanotify C")
+        drains = {name: [backlog(where, name, files, place) for _ in range(rounds)] for name in names}
+        names = (*names, "fanotify C moderated")
+        storms = {name: [live(where, name, files, place) for _ in range(rounds)] for name in names}
+        seen = [nested(where, "fanotify", place) for _ in range(3)]
+        starts = [started(place, 100_000) for _ in range(3)]
+    ours, bare = (_median(drains[name], "rate") for name in ("fanotify", "fanotify C"))
+    yield _row("fanotify: drain to Python batches with names and actors, backlog", round(ours), "events/s",
+               f"bare C fanotify {bare:,.0f}/s", round(ours / bare, 2), ">= 0.75 of bare C", met=ours >= 0.75 * bare)  # fmt: skip
+    spent = _median(storms["fanotify"], "cpu_per_million")
+    beside = ", ".join(f"{name} {_median(storms[name], 'cpu_per_million'):.2f}" for name in names[1:])
+    yield _row("fanotify: processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None,
+               "<= 0.35", met=spent <= 0.35)  # fmt: skip
+    lost = max(run["lost"] for run in storms["fanotify"])
+    yield _row("fanotify: lost in the live storm (worst)", lost, "events", "", None, "0", met=lost == 0)
+    yield _row("fanotify: files in directories made a moment before, seen of 300", min(seen), "files",
+               " ".join(map(str, seen)), None, "300", met=min(seen) == 300)  # fmt: skip
+    took = statistics.median(starts)
+    yield _row("fanotify: 100,000 directories guarded", round(took * 1e3, 2), "ms", "", None, "<= 10", met=took <= 0.01)
+
+
 def rows() -> Iterable[Row]:
     """All measurements, as they are made."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -249,5 +303,6 @@ def rows() -> Iterable[Row]:
         if os.geteuid() == 0:
             yield from _backlog_rows(where)
             yield from _inspect_rows(where)
+            yield from _fanotify_rows(where)
         yield from _live_rows(where)
         yield from _nested_rows(where)

@@ -54,13 +54,19 @@ class Report:
 
 def _ours(kind: str, path: str, *, inspect: bool) -> None:
     from shieldd.model.event import FactFlag, Kind
-    from shieldd.watch import Tree
+    from shieldd.native.actors import Actors
+    from shieldd.watch import Source, Tree
+    from shieldd.watch.fanotify_source import FanotifySource
     from shieldd.watch.native_source import NativeSource
     from shieldd.watch.pyinotify_source import PyinotifySource
 
     report, keep = Report(), os.environ.get("KEEP_FILES") is not None
     tree = Tree(os.fsencode(path), os.open(path, os.O_RDONLY))
-    source = (NativeSource if kind == "native" else PyinotifySource)([tree], inspect=inspect)
+    source: Source
+    if kind == "fanotify":
+        source = FanotifySource([tree], inspect=inspect, actors=Actors(own=[os.getpid()]))
+    else:
+        source = (NativeSource if kind == "native" else PyinotifySource)([tree], inspect=inspect)
     source.start()
     report.ready()
     ended = False
@@ -158,6 +164,7 @@ def _watchdog(path: str) -> None:
 READERS: dict[str, Callable[[str], None]] = {
     "native": lambda path: _ours("native", path, inspect=False),
     "native-inspect": lambda path: _ours("native", path, inspect=True),
+    "fanotify": lambda path: _ours("fanotify", path, inspect=False),
     "pyinotify-source": lambda path: _ours("pyinotify", path, inspect=False),
     "inotify_simple": _inotify_simple,
     "pyinotify": _pyinotify,
