@@ -49,6 +49,8 @@ pub(crate) struct Rec {
     pub(crate) flags: u8,
     /// Its writer has not closed it: wait a little for that.
     pub(crate) held: bool,
+    /// Made and removed, and nobody knows which was last: a look tells.
+    pub(crate) unsure: bool,
 }
 
 impl Rec {
@@ -71,6 +73,7 @@ impl Rec {
             kind,
             flags: 0,
             held: false,
+            unsure: false,
         }
     }
 

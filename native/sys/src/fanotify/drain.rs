@@ -72,11 +72,9 @@ impl Drain {
         let from = rec.from.of(&self.current.arena);
         let mut event = self.rows.event(rec, &self.current.arena, batch);
         let mut now = None;
-        let made = 1 << Kind::Create as u16;
-        // made and removed, both told in one: the file may have been made again (by a link) since
         let looks = match rec.kind {
             Kind::Create | Kind::Write | Kind::Rename | Kind::Attrib | Kind::MakeDir => true,
-            Kind::Delete => rec.ops & made != 0,
+            Kind::Delete => rec.unsure, // it may have been made again (by a link)
             _ => false,
         };
         if looks {
@@ -108,7 +106,9 @@ impl Drain {
             self.doubts.told(rec, path, false, false);
         }
         if rec.kind != Kind::RenameDir && rec.from.len > 0 {
-            let there = stat_in(self.rows.root(rec.tree), from).is_some();
+            // an exchange gives the old name another file
+            let there =
+                rec.kind == Kind::Rename && stat_in(self.rows.root(rec.tree), from).is_some();
             let old = Rec {
                 dir: rec.from_dir,
                 ..*rec

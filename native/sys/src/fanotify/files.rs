@@ -55,6 +55,9 @@ impl State {
                 },
             };
         }
+        if let Some(rec) = live.and_then(|at| self.pending.recs.get_mut(at)) {
+            rec.unsure = raw.mask & NAMES == NAMES;
+        }
     }
 
     /// One operation; the record that took it, none where it is left out or lost.
