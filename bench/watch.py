@@ -281,7 +281,8 @@ def _fanotify_rows(where: Path, rounds: int = ROUNDS, files: int = FILES) -> Ite
         starts = [started(place, 100_000) for _ in range(3)]
     ours, bare = (_median(drains[name], "rate") for name in ("fanotify", "fanotify C"))
     yield _row("fanotify: drain to Python batches with names and actors, backlog", round(ours), "events/s",
-               f"bare C fanotify {bare:,.0f}/s", round(ours / bare, 2), ">= 0.75 of bare C", met=ours >= 0.75 * bare)  # fmt: skip
+               f"bare C fanotify {bare:,.0f}/s", round(ours / bare, 2), ">= 0.75 of bare C",
+               met=ours >= 0.75 * bare)  # fmt: skip
     spent = _median(storms["fanotify"], "cpu_per_million")
     beside = ", ".join(f"{name} {_median(storms[name], 'cpu_per_million'):.2f}" for name in names[1:])
     yield _row("fanotify: processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None,

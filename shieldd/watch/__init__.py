@@ -1,7 +1,8 @@
 """Where events come from: one contract, several sources.
 
 A source watches guarded trees and hands out batches of coalesced events with what is known of each file. Owns the
-contract; `native_source`, `fanotify_source`, `pyinotify_source` and `replay` implement it. A source sees; it never judges or acts.
+contract; `native_source`, `fanotify_source`, `pyinotify_source` and `replay` implement it. A source sees; it never
+judges or acts.
 
 The contract, which one test suite runs on every source:
 

@@ -1,4 +1,4 @@
-"""What the fanotify source does beyond the contract: who did it, whole file systems, cold trees. Root, own file systems."""
+"""What the fanotify source does beyond the contract: who did it, whole file systems, cold trees."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ def recovers(w: Watching) -> None:
 
 
 @pytest.mark.root
-def test_an_overflow_of_the_kernels_queue_is_told_and_rescanned(
-    small_queue: None, backend: type, watch: Watch
-) -> None:
+def test_an_overflow_of_the_kernels_queue_is_told_and_rescanned(small_queue: None, backend: type, watch: Watch) -> None:
     limited = {"limited": True} if backend is FanotifySource else {}
     w = watch(before=before, inspect=False, **limited)
     recovers(w)

@@ -9,6 +9,7 @@ mod globs;
 pub(crate) mod look;
 pub(crate) mod pace;
 pub(crate) mod pending;
+mod record;
 pub(crate) mod rows;
 pub(crate) mod taking;
 

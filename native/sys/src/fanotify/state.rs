@@ -1,15 +1,15 @@
 //! What the reader keeps: trees, scope, queue; and how one read of the kernel's queue changes them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use shieldd_core::event::{flags, Kind};
 
 use super::kernel::{self, Group, Handle, Named, NamedRecords};
 use super::limbo::Limbo;
-use super::scope::{Scope, Top, INSIDE_MOST, OUTSIDE};
+use super::scope::{Scope, INSIDE_MOST, OUTSIDE};
 use crate::actors::ActorOf;
-use crate::events::dirs::{Dirs, NONE};
+use crate::events::dirs::Dirs;
 use crate::events::expect::Expected;
 use crate::events::pending::{hash, Key, Pending, Rec, Span, Touch};
 use crate::events::taking::Front;
@@ -56,8 +56,8 @@ pub(super) struct Counters {
 /// The directory that the last event was in.
 #[derive(Default)]
 pub(super) struct Here {
-    id: i32,
-    moves: u64,
+    pub(super) id: i32,
+    pub(super) moves: u64,
     pub(super) tree: u16,
     pub(super) prefix: Vec<u8>,
 }
@@ -116,7 +116,7 @@ pub(super) struct State {
     pub(super) scratch: Vec<u8>,
     actors: Box<dyn ActorOf + Send>,
     /// Time of files when the queue was last seen empty: what was lost happened since.
-    empty_ns: u64,
+    pub(super) empty_ns: u64,
 }
 
 impl Front for State {
@@ -285,106 +285,6 @@ impl State {
         };
     }
 
-    /// Id of the directory of a handle: positive inside a tree, [`OUTSIDE`], or lower where it is gone.
-    #[inline]
-    pub(super) fn place(&mut self, handle: Handle<'_>) -> i32 {
-        match self.scope.get(handle.key) {
-            Some(id) if id <= 0 || self.dirs.get(id).is_some() => id,
-            _ => self.find(handle),
-        }
-    }
-
-    #[cold]
-    fn find(&mut self, handle: Handle<'_>) -> i32 {
-        let fsid = handle.fsid();
-        let Some(tree) = self.trees.iter().find(|t| !t.gone && t.fsid == fsid) else {
-            return OUTSIDE;
-        };
-        let (root, dirs) = (tree.root.as_fd(), &self.dirs);
-        let known = |id| dirs.get(id).is_some();
-        let (top, steps) = self.scope.climb(root, tree.mount, handle, known);
-        let mut id = match top {
-            Top::Known(id) => id,
-            Top::Gone => {
-                let id = self.limbo.enter(handle.key, self.mono_ns);
-                self.scope.put(handle.key, id);
-                return id;
-            }
-            Top::Outside => OUTSIDE,
-            Top::Failed => {
-                self.lose_on(fsid, 1);
-                return OUTSIDE; // not remembered
-            }
-        };
-        for step in steps.iter().rev() {
-            id = self.settle(id, &step.key, &step.name);
-        }
-        if steps.is_empty() {
-            self.scope.put(handle.key, id);
-        }
-        id
-    }
-
-    /// Puts a directory under the one above it; excluded ones are outside.
-    pub(super) fn settle(&mut self, above: i32, key: &[u8], name: &[u8]) -> i32 {
-        let inside = above > 0 && self.enter(above) && !is_own(name) && !self.excluded(name, true);
-        if !inside {
-            self.scope.put(key, OUTSIDE);
-            return OUTSIDE;
-        }
-        let id = self.scope.new_id();
-        let tree = self.here.tree;
-        self.dirs.insert(self.seed, id, above, name, tree);
-        self.scope.put(key, id);
-        id
-    }
-
-    /// Too many directories are known: all but the roots are looked up anew.
-    fn forget_directories(&mut self) {
-        for tree in 0..self.trees.len() {
-            let root = self.trees[tree].id;
-            for child in self.dirs.children(root) {
-                self.dirs.remove(self.seed, child);
-            }
-        }
-        let dirs = &self.dirs;
-        self.scope
-            .retain(|id| id < OUTSIDE || dirs.get(id).is_some());
-        self.pending.barrier();
-    }
-
-    /// Makes `id` the current directory; false where it is not (any more) known.
-    #[inline]
-    pub(super) fn enter(&mut self, id: i32) -> bool {
-        if self.here.id == id && self.here.moves == self.dirs.moves {
-            return true;
-        }
-        let Some(dir) = self.dirs.get(id) else {
-            return false;
-        };
-        self.here.tree = dir.tree;
-        self.here.id = id;
-        self.here.moves = self.dirs.moves;
-        self.dirs.prefix(id, &mut self.here.prefix)
-    }
-
-    /// Path of a name in the current directory, into `scratch`.
-    fn here_path(&mut self, name: &[u8]) {
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&self.here.prefix);
-        self.scratch.extend_from_slice(name);
-    }
-
-    pub(super) fn excluded(&mut self, name: &[u8], directory: bool) -> bool {
-        if self.trees[self.here.tree as usize].globs.is_empty() {
-            return false;
-        }
-        self.here_path(name);
-        self.trees[self.here.tree as usize]
-            .globs
-            .matches(&self.scratch, directory)
-    }
-
     pub(super) fn announced(&mut self, name: &[u8], kinds: &[Kind], ends: bool) -> bool {
         if self.expected.is_empty() {
             return false;
@@ -422,51 +322,6 @@ impl State {
         }
     }
 
-    /// Our own queue is full: the event is counted and its tree will be rescanned.
-    pub(super) fn lose(&mut self, tree: u16, count: u64) {
-        self.counters.lost += count;
-        self.blind(tree);
-        self.notice(Kind::Overflow, tree);
-    }
-
-    /// Events of some file system cannot be placed.
-    pub(super) fn lose_on(&mut self, fsid: u64, count: u64) {
-        self.counters.lost += count;
-        for tree in 0..self.trees.len() {
-            if self.trees[tree].fsid == fsid && !self.trees[tree].gone {
-                self.blind(tree as u16);
-                self.notice(Kind::Overflow, tree as u16);
-            }
-        }
-    }
-
-    pub(super) fn blind(&mut self, tree: u16) {
-        let since = self.empty_ns;
-        let tree = &mut self.trees[tree as usize];
-        tree.rescan = true;
-        if tree.blind_since_ns == 0 {
-            tree.blind_since_ns = since;
-        }
-    }
-
-    pub(super) fn notice(&mut self, kind: Kind, tree: u16) {
-        crate::events::notice(&mut self.notices, kind, tree, b"");
-    }
-
-    /// The kernel lost an unknown number of events, of any tree; renames of directories may be among them.
-    fn overflowed(&mut self) {
-        self.counters.overflows += 1;
-        self.counters.lost += 1;
-        for tree in 0..self.trees.len() as u16 {
-            if !self.trees[tree as usize].gone {
-                self.blind(tree);
-                self.notice(Kind::Overflow, tree);
-            }
-        }
-        self.dying.clear();
-        self.forget_directories();
-    }
-
     /// An overflow, or a file whose link count changed: after a rename that is the file that was replaced.
     #[cold]
     fn without_a_name(&mut self, raw: &Named<'_>) {
@@ -495,45 +350,5 @@ impl State {
                 rec.flags &= !flags::OVER;
             }
         }
-    }
-
-    /// Takes the roots as they are now; false where there is none.
-    pub(super) fn root_back(&mut self, tree: u16) -> bool {
-        let Some(found) = super::mounts::Root::of(self.trees[tree as usize].root.as_fd()) else {
-            return false;
-        };
-        let id = self.scope.new_id();
-        let seed = self.seed;
-        self.dirs.insert(seed, id, NONE, b"", tree);
-        self.scope.doubt_outside();
-        self.scope.put(&found.key, id);
-        let tree = &mut self.trees[tree as usize];
-        tree.all = tree.ino != 0 && (tree.dev, tree.ino) != (found.dev, found.ino);
-        (tree.dev, tree.ino) = (found.dev, found.ino);
-        (tree.key, tree.fsid, tree.mount) = (found.key, found.fsid, found.mount);
-        tree.id = id;
-        tree.gone = false;
-        true
-    }
-
-    pub(super) fn root_gone(&mut self, tree: u16) {
-        let root = self.trees[tree as usize].id;
-        if root == NONE {
-            return;
-        }
-        self.blind(tree);
-        let key = std::mem::take(&mut self.trees[tree as usize].key);
-        self.scope.remove(&key);
-        self.dirs.remove(self.seed, root);
-        let tree_ref = &mut self.trees[tree as usize];
-        tree_ref.gone = true;
-        tree_ref.id = NONE;
-        tree_ref.rescan = false;
-        self.notices.push(Notice {
-            kind: Kind::RootGone,
-            tree,
-            path: Vec::new(),
-            count: 1,
-        });
     }
 }
