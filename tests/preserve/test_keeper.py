@@ -19,6 +19,8 @@ from shieldd.respond import GuardedTree, Trees
 from shieldd.respond.preserve import Keeper
 from shieldd.respond.versions import Versions
 
+from .conftest import run
+
 pytestmark = pytest.mark.root
 DEADLINE_S = 20.0
 
@@ -235,3 +237,20 @@ def test_two_trees_of_one_file_system_share_a_vault(mount: Callable[..., Path]) 
     keeper.close()
     for fd in fds:
         os.close(fd)
+
+
+def test_a_tree_that_is_bound_by_itself_as_in_a_sandbox(mount: Callable[..., Path], tmp_path: Path) -> None:
+    """Links cannot cross mounts, even of one file system: the vault is at the top of the mount that we see."""
+    base, bound = mount("tmpfs"), tmp_path / "bound"
+    (base / "srv/tree").mkdir(parents=True)
+    (base / "srv/tree/a").write_bytes(b"a")
+    bound.mkdir()
+    assert run("mount", "--bind", base / "srv", bound).returncode == 0
+    try:
+        house = House(base, tree=bound / "tree")
+        house.begin()
+        assert house.keeper.held[0].path == bytes(bound / ".shieldd-vault") and not house.keeper.held[0].inside
+        assert house.content(b"a") == [b"a"] and not house.troubles
+        house.close()
+    finally:
+        run("umount", bound)

@@ -11,7 +11,7 @@ use crate::files::trouble::{retry, Result, Trouble};
 
 /// Below this size reading and writing is quicker than any other way, and gives a checksum; bytes. Sharing blocks
 /// first waits until the file's dirty pages are written.
-const SMALL: u64 = 256 << 10;
+pub(super) const SMALL: u64 = 256 << 10;
 const BUFFER: usize = 256 << 10;
 /// Asked of the kernel at once, bytes.
 const PIECE: usize = 16 << 20;

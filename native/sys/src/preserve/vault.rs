@@ -13,7 +13,7 @@ use rustix::fs::{fstat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat}
 use rustix::io::Errno;
 
 use super::ahead::Ahead;
-use super::copy::{whole, Buffer, Ways};
+use super::copy::{whole, Buffer, Ways, SMALL};
 use super::linking::Linked;
 use super::place::Place;
 use super::ranges::Sessions;
@@ -160,9 +160,21 @@ impl Vault {
             recent: Mutex::default(),
             buffer: Mutex::default(),
         });
+        let clones = vault.tried_clone().is_ok();
+        vault.ways.clone.store(clones, Ordering::Relaxed);
         let ours: Arc<dyn crate::files::ours::Ours> = vault.clone();
         crate::files::ours::announce(&ours);
         Ok(vault)
+    }
+
+    /// Whether the file system shares blocks is tried once: it decides whether a large file needs room. Where it cannot be
+    /// tried (no space) it does not.
+    fn tried_clone(&self) -> Result<()> {
+        let (from, to) = (self.writer.id()?, self.writer.id()?);
+        let (from, to) = (self.new_object(from)?, self.new_object(to)?);
+        let failed = |e| Trouble::data(e, "blocks cannot be shared");
+        rustix::io::pwrite(from.fd()?, &[0; 4096], 0).map_err(failed)?;
+        rustix::fs::ioctl_ficlone(to.fd()?, from.fd()?).map_err(failed)
     }
 
     /// The directories in which files are made: an answerer has its marks ignore them, with what is in them.
@@ -200,7 +212,9 @@ impl Vault {
             ));
         }
         let data = size.min((stat.st_blocks as u64).saturating_mul(512).max(4096));
-        self.room.take(data)?;
+        // shared blocks take no room before the file is written
+        let shared = size > SMALL && self.ways.clone.load(Ordering::Relaxed);
+        self.room.take(if shared { 4096 } else { data })?;
         let (id, mut object) = self.ready_object()?;
         let copied = {
             let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,8 +282,8 @@ impl Vault {
         }
     }
 
-    /// Whether the file system shares blocks between files, and whether it has hard links; `true` also where it was not
-    /// asked yet.
+    /// Whether the file system shares blocks between files, and whether it has hard links (`true` also where it was not
+    /// asked yet).
     pub fn abilities(&self) -> [bool; 2] {
         [
             self.ways.clone.load(Ordering::Relaxed),
