@@ -138,6 +138,8 @@ class HoldCounts:
     pending: int
     stuck: int
     stuck_since_ns: int
+    herds: int
+    let_go: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,9 @@ def test_signals(held: Held, program: Path, fault: str, count: int) -> None:
     if fault in {"none", "supervisor killed"}:
         assert status.running
         assert process(held) == answerer
-        assert status.counts.preserved + status.counts.lost_late >= waited.opens
+        counts = status.counts
+        assert counts.preserved + counts.lost_late + counts.let_go >= waited.opens
+        assert count > FEW or counts.herds == 0
         if fault == "supervisor killed":
             wait_for(lambda: len(held.hold.pids()) == 2 and supervisor not in held.hold.pids(), "another supervisor")
     else:

@@ -128,7 +128,7 @@ pub struct Answerer {
     pub(super) path: Box<[u8; 4096]>,
     pub(super) keepers: Keepers,
     pub(super) sources: OwnedFd,
-    _lifeline: OwnedFd,
+    pub(super) lifeline: OwnedFd,
     pub(super) wake: OwnedFd,
     pub(super) told: OwnedFd,
     pub(super) bound_ns: u64,
@@ -136,6 +136,12 @@ pub struct Answerer {
     pub(super) refreshed: u64,
     pub(super) tell_ns: Option<u64>,
     pub(super) asking: usize,
+    /// When the herd that waits is let go.
+    pub(super) herd_ns: Option<u64>,
+    /// Answers in a row that took long.
+    pub(super) slow: u32,
+    /// Files of a herd.
+    pub(super) deferred: Vec<OwnedFd>,
 }
 
 impl Answerer {
@@ -200,7 +206,7 @@ impl Answerer {
             path: Box::new([0; 4096]),
             keepers,
             sources,
-            _lifeline: setup.lifeline,
+            lifeline: setup.lifeline,
             wake: setup.wake,
             told: setup.told,
             bound_ns: setup.bound_ns,
@@ -208,6 +214,9 @@ impl Answerer {
             refreshed,
             tell_ns: None,
             asking: 0,
+            herd_ns: None,
+            slow: 0,
+            deferred: Vec::new(),
         })
     }
 }

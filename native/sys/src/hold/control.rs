@@ -102,10 +102,14 @@ pub enum Word {
     Stuck,
     /// Since when no keeper answers, `CLOCK_REALTIME` ns; 0 where they do.
     StuckSince,
+    /// Times that so many waited that all were let go at once.
+    Herds,
+    /// Openers let go unseen then.
+    LetGo,
 }
 
 /// Number of [`Word`]s.
-pub const NAMED: usize = Word::StuckSince as usize + 1;
+pub const NAMED: usize = Word::LetGo as usize + 1;
 
 /// State of the answerer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,7 +273,7 @@ mod tests {
     fn two_mappings_see_one_block() {
         let ours = Control::create().unwrap();
         let theirs = Control::open(ours.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        theirs.set(Word::StuckSince, 7);
+        theirs.set(Word::LetGo, 7);
         assert_eq!(ours.named()[NAMED - 1], 7);
         const { assert!(NAMED < HEAD) };
     }

@@ -18,7 +18,7 @@ use crate::actors::process::Handle;
 use crate::actors::{Group, Process, Programs};
 
 /// Threads remembered, each by a descriptor; and processes.
-const KNOWN: usize = 1024;
+const KNOWN: usize = 512;
 
 /// Who waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ struct Thread {
 pub struct Identities {
     own: Vec<(i32, u64)>,
     threads: HashMap<i32, Thread>,
+    /// Processes, by their first thread: what the kernel tells of a whole process takes as long as it has threads.
+    leaders: HashMap<i32, Thread>,
     kin: Kin,
     bursts: Bursts,
     grouping: Grouping,
@@ -78,6 +80,7 @@ impl Identities {
         Ok(Identities {
             own,
             threads: HashMap::with_capacity(KNOWN),
+            leaders: HashMap::with_capacity(KNOWN),
             kin: Kin {
                 groups: HashMap::with_capacity(KNOWN),
             },
@@ -104,13 +107,7 @@ impl Identities {
             return Who::default();
         };
         if let Ok(fd) = fd {
-            if self.threads.len() >= KNOWN {
-                self.threads.retain(|_, thread| alive(&thread.fd));
-                if self.threads.len() >= KNOWN {
-                    self.threads.clear();
-                }
-            }
-            self.threads.insert(tid, Thread { who, fd });
+            remember(&mut self.threads, tid, Thread { who, fd });
         }
         who
     }
@@ -118,6 +115,11 @@ impl Identities {
     fn look(&mut self, tid: i32) -> Option<Who> {
         let thread = Handle::open(tid)?;
         let pid = thread.leader(&mut self.buffer)?;
+        let known = self.leaders.get(&pid).filter(|leader| alive(&leader.fd));
+        if let Some(leader) = known {
+            return Some(leader.who);
+        }
+        let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty());
         let first = if pid == tid {
             thread
         } else {
@@ -153,8 +155,21 @@ impl Identities {
             }
         };
         who.actor = group.key.get();
+        if let Ok(fd) = fd {
+            remember(&mut self.leaders, pid, Thread { who, fd });
+        }
         Some(who)
     }
+}
+
+fn remember(among: &mut HashMap<i32, Thread>, number: i32, thread: Thread) {
+    if among.len() >= KNOWN {
+        among.retain(|_, thread| alive(&thread.fd));
+        if among.len() >= KNOWN {
+            among.clear();
+        }
+    }
+    among.insert(number, thread);
 }
 
 fn alive(thread: &OwnedFd) -> bool {

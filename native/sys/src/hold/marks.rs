@@ -183,6 +183,35 @@ impl Marked {
                 )
             })?;
         }
+        let mut marked = Marked::mark((group, pre_content), trees, kept_out)?;
+        marked.moves = Group::notify().ok().filter(|moves| {
+            let all = |mask| {
+                trees
+                    .iter()
+                    .all(|t| moves.mark_filesystem(t.root.as_fd(), mask).is_ok())
+            };
+            all(RENAME | ONDIR)
+        });
+        Ok(marked)
+    }
+
+    /// The same marks in a new group (but none for directories that move); what waits for the one before still waits for it until that is dropped.
+    ///
+    /// # Errors
+    /// As [`Marked::new`].
+    pub fn again(&self, trees: &[Tree]) -> Result<Marked> {
+        let copies = self.kept_out.iter().map(OwnedFd::try_clone);
+        let kept_out = copies
+            .collect::<io::Result<_>>()
+            .map_err(|e| trouble(&e, "hold.failed", "no descriptor is left"))?;
+        Marked::mark(group(self.pre_content)?, trees, kept_out)
+    }
+
+    fn mark(
+        (group, pre_content): (Group, bool),
+        trees: &[Tree],
+        kept_out: Vec<OwnedFd>,
+    ) -> Result<Marked> {
         let mut marked = Marked {
             group,
             moves: None,
@@ -212,14 +241,6 @@ impl Marked {
                 )
             })?;
         }
-        marked.moves = Group::notify().ok().filter(|moves| {
-            let all = |mask| {
-                trees
-                    .iter()
-                    .all(|t| moves.mark_filesystem(t.root.as_fd(), mask).is_ok())
-            };
-            all(RENAME | ONDIR)
-        });
         Ok(marked)
     }
 
@@ -241,6 +262,11 @@ impl Marked {
             return Ok(());
         }
         self.group.ignore_directory(directory, OPEN_PERM, false)
+    }
+
+    /// About how many wait that were not read yet.
+    pub fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.group.as_fd()).unwrap_or(0) / 24
     }
 
     /// Ignores a directory outside until it moves or the kernel drops the mark.

@@ -124,6 +124,7 @@ impl Answerer {
     fn at_once(&mut self, fd: OwnedFd, count: Word) {
         self.answer(fd.as_fd(), Answer::Allow);
         self.control.count(count, 1);
+        self.close(fd);
     }
 
     /// A read: answered, then now and then looked at.
@@ -131,8 +132,8 @@ impl Answerer {
         self.answer(fd.as_fd(), Answer::Allow);
         self.control.count(Word::Reads, 1);
         self.reads = self.reads.wrapping_add(1);
-        if self.reads % SAMPLE != 0 {
-            return;
+        if self.reads % SAMPLE != 0 || self.herd_ns.is_some() {
+            return self.close(fd);
         }
         let mut room = std::mem::replace(&mut self.path, Box::new([0; 4096]));
         if let Some(path) = self.scope.path(fd.as_fd(), &mut room) {
@@ -175,7 +176,10 @@ impl Answerer {
             Place::Outside => {
                 self.answer(fd.as_fd(), Answer::Allow);
                 self.control.count(Word::Outside, 1);
-                return self.leave_out(&fd, &path);
+                if self.herd_ns.is_none() {
+                    self.leave_out(&fd, &path);
+                }
+                return self.close(fd);
             }
         };
         let who = self.identities.who(tid);
@@ -232,6 +236,7 @@ impl Answerer {
             if deny { Answer::Deny } else { Answer::Allow },
         );
         self.record(&held, done, verdict);
+        self.close(held.fd);
     }
 
     /// Vault of a tree; for a file that could not be told, that of any tree on its file system.

@@ -20,8 +20,18 @@ use crate::files::trouble::{Result, Trouble};
 const TELL_NS: u64 = 10_000_000;
 /// Bytes of one read of events: not more descriptors at once than are surely free.
 const READ: usize = 4096;
+/// An answer that takes longer wakes thousands, ns; so many of them one after the other are no accident.
+const SLOW_NS: u64 = 200_000;
+const SLOW: u32 = 3;
+/// How long a herd is held together at most, ns: as many versions as can be kept in that time are.
+const HERD_NS: u64 = 100_000_000;
+/// How long where more than [`CROWD`] have not even been read.
+const CROWD_NS: u64 = 20_000_000;
+const CROWD: u64 = 3000;
+/// So many held at once are a herd, however long an answer takes.
+const HERD: usize = 1000;
 /// Reads before the other work has its turn.
-const READS: usize = 16;
+const READS: usize = 2;
 
 /// What may wake the loop.
 #[derive(Clone, Copy)]
@@ -115,6 +125,7 @@ impl Answerer {
         }
         self.dispatch();
         self.expire();
+        self.end_herd()?;
         if self.asking > 0 {
             self.hear();
         }
@@ -158,6 +169,7 @@ impl Answerer {
             next = next.min(now_ns + 500_000);
         }
         next.min(self.tell_ns.unwrap_or(u64::MAX))
+            .min(self.herd_ns.unwrap_or(u64::MAX))
     }
 
     /// Forgets where directories are when one moved, or the daemon says so.
@@ -189,10 +201,12 @@ impl Answerer {
             let few = events.len() < 8;
             for event in events {
                 self.event(event);
+                self.control.set(Word::Beat, mono_ns());
             }
             self.dispatch();
-            self.control.set(Word::Beat, mono_ns());
-            if few {
+            let now_ns = mono_ns();
+            self.control.set(Word::Beat, now_ns);
+            if few || self.herd_ns.is_some_and(|due_ns| due_ns <= now_ns) {
                 break;
             }
         }
@@ -200,8 +214,68 @@ impl Answerer {
     }
 
     /// Lets one go or not. The opener may be gone meanwhile; nobody else is to be told.
-    pub(super) fn answer(&self, fd: BorrowedFd<'_>, answer: Answer) {
+    ///
+    /// Each answer wakes all who wait: with thousands of them it takes longer than anybody may wait. Then nobody is let
+    /// go by name any more, and all at once by [`Answerer::end_herd`].
+    pub(super) fn answer(&mut self, fd: BorrowedFd<'_>, answer: Answer) {
+        if self.herd_ns.is_some() && answer == Answer::Allow {
+            return;
+        }
+        let began_ns = mono_ns();
         drop(self.marked.group.answer(fd, answer));
+        let ended_ns = mono_ns();
+        self.slow = match ended_ns - began_ns > SLOW_NS {
+            true => self.slow + 1,
+            false => 0,
+        };
+        if self.slow >= SLOW {
+            self.slow = 0;
+            self.herd_ns = Some(ended_ns + HERD_NS);
+        }
+    }
+
+    /// Done with a descriptor; its number must not be used again while somebody waits under it.
+    pub(super) fn close(&mut self, fd: OwnedFd) {
+        if self.herd_ns.is_some() {
+            self.deferred.push(fd);
+        }
+    }
+
+    /// Lets a herd go: another group takes over, and the end of the one before releases all who wait for it in one go.
+    fn end_herd(&mut self) -> Result<()> {
+        let Some(due_ns) = self.herd_ns else {
+            return Ok(());
+        };
+        let unread = self.marked.unread();
+        let due_ns = match unread > CROWD {
+            true => due_ns - HERD_NS + CROWD_NS,
+            false => due_ns,
+        };
+        if mono_ns() < due_ns && (unread > 0 || self.pending.len() > 0) {
+            return Ok(());
+        }
+        let mut fresh = self.marked.again(self.scope.trees())?;
+        fresh.moves = self.marked.moves.take();
+        let lifeline = self.lifeline.as_fd();
+        self.sources = sources(&fresh, &self.keepers, lifeline, self.wake.as_fd())?;
+        let before = std::mem::replace(&mut self.marked, fresh);
+        // the kernel lets all go first and then cleans up for long: not in this thread, for which others wait by now
+        let closing = std::thread::Builder::new().stack_size(64 << 10);
+        drop(closing.spawn(move || drop(before)));
+        self.herd_ns = None;
+        self.deferred.clear();
+        self.control.count(Word::Herds, 1);
+        self.control.count(Word::LetGo, unread);
+        while let Some(id) = self.pending.oldest() {
+            let late = Done {
+                kept: Kept::Late,
+                version: 0,
+                errno: libc::EBUSY as u16,
+            };
+            self.release(id, late, Verdict::None);
+        }
+        self.asking = 0;
+        Ok(())
     }
 
     /// Holds one until its version is kept.
@@ -209,6 +283,9 @@ impl Answerer {
         let id = self.pending.add(held);
         self.pending.enqueue(id);
         self.control.count(Word::Held, 1);
+        if self.pending.len() >= HERD && self.herd_ns.is_none() {
+            self.herd_ns = Some(mono_ns() + HERD_NS);
+        }
         self.control.set(Word::Pending, self.pending.len() as u64);
     }
 
@@ -339,8 +416,11 @@ impl Answerer {
                     Given::LetGo(held.fd)
                 };
                 self.note_stuck();
+                self.control.set(Word::Pending, self.pending.len() as u64);
+                return;
             }
         }
+        self.close(held.fd);
         self.control.set(Word::Pending, self.pending.len() as u64);
     }
 
