@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod fanotify;
 pub mod files;
 pub mod hold;
+pub mod freeze;
 pub mod observe;
 pub mod preserve;
 pub mod restore;

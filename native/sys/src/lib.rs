@@ -10,12 +10,14 @@
 //! * [`preserve`]: versions of guarded files from before they were changed.
 //! * [`hold`]: openers held before they write, by a process of its own.
 //! * [`restore`]: bringing preserved files back.
+//! * [`freeze`]: stopping, resuming and ending groups of processes.
 
 pub mod actors;
 pub mod events;
 pub mod fanotify;
 pub mod files;
 pub mod hold;
+pub mod freeze;
 pub mod inotify;
 pub mod inspect;
 pub mod preserve;
