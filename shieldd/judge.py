@@ -78,6 +78,7 @@ def rules(config: Config) -> GuardRules:
         removed_limit=guard.removed_limit,
         destroyed_window_s=guard.destroyed_window_s,
         contained_for_s=guard.contained_for_s,
+        hold_in_alert_only=config.contain.release_after_s > 0,
     )
 
 

@@ -115,8 +115,8 @@ class Incidents(Protocol):
     def fold(self, decision: Decision, facts_row: np.void, *, actor: Actor | None = None) -> tuple[Incident, bool]:
         """The incident that the decision belongs to, and whether it is new."""
 
-    def contained(self, threat_id: str, at_ns: int) -> Incident | None:
-        """Note when containment took hold."""
+    def contained(self, threat_id: str, at_ns: int, held_at_ns: int) -> Incident | None:
+        """Note when containment took hold, and since when the actor's opens are denied."""
 
     def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> Incident | None:
         """Close an open incident with a person's word."""
@@ -231,7 +231,7 @@ class Pipeline:
         self._alive = alive
         self._found: deque[tuple[Batch, int, Match]] = deque()
         self._words: deque[tuple[str, Verdict, str, int]] = deque()
-        self._stopped: deque[tuple[str, int]] = deque()
+        self._stopped: deque[tuple[str, int, int]] = deque()
         self._losses_told: dict[tuple[Kind, int], tuple[int, int]] = {}
         self._stopping = threading.Event()
         self.counters = Counters()
@@ -248,9 +248,9 @@ class Pipeline:
         """A person's word on an incident; taken with the next turn of the loop, which owns the open incidents."""
         self._words.append((threat_id, judgement, note, at_ns))
 
-    def contained(self, threat_id: str, at_ns: int) -> None:
-        """The actor of an incident was stopped; noted with the next turn of the loop."""
-        self._stopped.append((threat_id, at_ns))
+    def contained(self, threat_id: str, at_ns: int, held_at_ns: int = 0) -> None:
+        """The actor of an incident was stopped (and its opens denied); noted with the next turn of the loop."""
+        self._stopped.append((threat_id, at_ns, held_at_ns))
 
     def consider(self, batch: Batch, content: Mapping[int, Match]) -> Decision | None:
         """What would be decided of one file now, by a fresh guard: nothing is counted, recorded or done."""

@@ -34,6 +34,8 @@ def register(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("explain")(explain)
     group.command("resolve")(resolve)
+    group.command("release")(release)
+    group.command("kill")(kill)
     group.command("analyze")(analyze)
     app.add_typer(group, name="threats")
 
@@ -103,21 +105,35 @@ def _print(threat: dict[str, Any], screen: Screen) -> None:
             *([("command", actor["cmdline"])] if actor else []),
             ("first event", threat["first_event_at"]),
             ("decided", threat["decided_at"]),
+            ("held", threat["held_at"]),
             ("contained", threat["contained_at"]),
             ("closed", threat["closed_at"]),
             ("files touched", threat["files_touched"]),
+            ("preserved", threat["files_preserved"]),
             ("files lost", threat["files_lost"]),
+            ("rate", f"{threat['files_per_s']:g} files/s" if threat["files_per_s"] else None),
             ("technique", " ".join(threat["attack"]) or None),
             ("verdict", threat["verdict"]),
             *([("note", threat["note"])] if threat["note"] else []),
             *[("because", reason["text"] or reason["feature"]) for reason in threat["reasons"]],
         ]
     )
+    if threat["containment"]:
+        _print_held(threat["containment"], screen)
     for action in threat["actions"]:
         why = f" ({action['reason']})" if action["reason"] else ""
         screen.line(f"{action['at']}  {action['kind']} {action['outcome']}: {action['path']}{why}")
         if action["undo"]:
             screen.line(f"    undo: {action['undo']}", "cyan")
+
+
+def _print_held(held: dict[str, Any], screen: Screen) -> None:
+    until = f", until {held['release_at']}" if held["release_at"] else ""
+    note = f" ({held['note']})" if held["note"] else ""
+    screen.line(f"processes {held['state']} since {held['changed_at']}{until}{note}")
+    for process in held["processes"]:
+        note = f": {process['note']}" if process["note"] else ""
+        screen.line(f"    {process['pid']} {process['exe'] or '-'} {process['fate']}{note}")
 
 
 def explain(context: typer.Context, id: o.Id, json: o.Json = False) -> None:
@@ -159,6 +175,51 @@ def resolve(
     answer = o.client(context).post(f"/v1/threats/{segment(id)}/resolve", {"verdict": verdict.value, "note": note})
     if not o.show(answer, screen):
         screen.line(f"{answer['id']} {answer['state']}: {answer['verdict']}")
+
+
+def release(
+    context: typer.Context,
+    id: o.Id,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="A sentence for the record; no patient data.")] = "",
+    yes: o.Yes = False,
+    json: o.Json = False,
+) -> None:
+    """Let what is held go on. Its processes and its opens."""
+    screen = Screen(as_json=json)
+    target = f"/v1/threats/{segment(id)}"
+    if not yes:
+        threat = o.client(context).get(target)
+        o.confirm(f"let {_whom(threat)} go on in {threat['tree']}?", yes=yes)
+    _ended(o.client(context).post(f"{target}/release", {"reason": reason}), screen)
+
+
+def kill(
+    context: typer.Context,
+    id: o.Id,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; no patient data.", show_default=False)],
+    yes: o.Yes = False,
+    json: o.Json = False,
+) -> None:
+    """Kill the processes of a threat. This cannot be undone."""
+    screen = Screen(as_json=json)
+    target = f"/v1/threats/{segment(id)}"
+    if not yes:
+        o.confirm(f"kill {_whom(o.client(context).get(target))} for good?", yes=yes)
+    _ended(o.client(context).post(f"{target}/kill", {"reason": reason}), screen)
+
+
+def _whom(threat: dict[str, Any]) -> str:
+    held = threat["containment"]
+    count = sum(process["fate"] in ("done", "pending") for process in held["processes"]) if held else 0
+    what = f"{count} processes" if count else "the processes"
+    return f"{what} of {threat['id']} ({_who(threat['actor'])})"
+
+
+def _ended(held: dict[str, Any], screen: Screen) -> None:
+    if not o.show(held, screen):
+        screen.line(f"{held['threat_id']} {held['state']}: {held['note']}")
 
 
 def analyze(

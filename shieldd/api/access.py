@@ -26,6 +26,8 @@ class Permission(StrEnum):
     EVENTS_READ = "events.read"
     THREATS_READ = "threats.read"
     THREATS_RESOLVE = "threats.resolve"
+    THREATS_RELEASE = "threats.release"
+    THREATS_KILL = "threats.kill"
     THREATS_ANALYZE = "threats.analyze"
     FILES_READ = "files.read"
     FILES_VERIFY = "files.verify"

@@ -139,6 +139,20 @@ class Resolve(Request):
     note: Annotated[str, Field(max_length=1000)] = ""
 
 
+class Release(Request):
+    """Let the processes that are held for a threat go on."""
+
+    id: Identifier
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class Kill(Request):
+    """End the processes of a threat for good; why is for the record."""
+
+    id: Identifier
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
 class Paths(Request):
     """Files to act on or look at; a directory stands for every regular file under it when `recursive`."""
 

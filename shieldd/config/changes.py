@@ -9,7 +9,16 @@ from typing import Final
 from shieldd.config.snapshot import Config
 
 # Keys that the running daemon takes over with the new snapshot; all others are held by parts built at start.
-LIVE: Final = ("daemon.log_level", "tree[].mode", "guard.", "policy.", "retention.", "seal.", "keys.rotate_after_days")
+LIVE: Final = (
+    "daemon.log_level",
+    "tree[].mode",
+    "guard.",
+    "contain.",
+    "policy.",
+    "retention.",
+    "seal.",
+    "keys.rotate_after_days",
+)
 # Files named here are read again on every reload, so their content may change without a change of the key.
 
 

@@ -7,6 +7,7 @@ Units stand in the names. No secret ever stands here: secrets come from credenti
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -34,6 +35,17 @@ def _digest(value: object) -> bytes:
     if not isinstance(value, str) or len(value) != 64 or set(value.lower()) - set("0123456789abcdef"):
         raise ValueError("must be a sha-256 digest of 64 hex digits")
     return bytes.fromhex(value)
+
+
+def _is_digest(text: str) -> bool:
+    return re.fullmatch(r"[0-9A-Fa-f]{64}", text) is not None
+
+
+def _never(text: str) -> str:
+    """A digest of an executable, or a unit of the service manager; the name of a program grants nothing."""
+    if not _is_digest(text) and not re.fullmatch(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope|socket)", text):
+        raise ValueError("must be a sha-256 digest of 64 hex digits or the name of a unit such as backup.service")
+    return text
 
 
 def _socket(path: Path) -> Path:
@@ -173,6 +185,23 @@ class GuardSection(Section):
     digests: tuple[AbsolutePath, ...] = ()
     yara_rules: tuple[AbsolutePath, ...] = ()
     trust: tuple[TrustSection, ...] = ()
+
+
+class ContainSection(Section):
+    """`[contain]`. `never` holds executables by digest and units by name; `release_after_s` is for alert-only trees."""
+
+    never: Annotated[tuple[Annotated[str, AfterValidator(_never)], ...], Field(max_length=1000)] = ()
+    release_after_s: Annotated[StrictFloat, Field(ge=0, le=604_800)] = 0.0
+
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """The executables."""
+        return tuple(bytes.fromhex(x) for x in self.never if _is_digest(x))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units."""
+        return tuple(x for x in self.never if not _is_digest(x))
 
 
 class SealSection(Section):

@@ -11,6 +11,7 @@ from pydantic import Field
 from shieldd.config import loading, places
 from shieldd.config.sections import (
     ApiSection,
+    ContainSection,
     DaemonSection,
     GuardSection,
     KeysSection,
@@ -39,6 +40,7 @@ class Config(Section):
     watch: WatchSection = WatchSection()
     policy: PolicySection = PolicySection()
     guard: GuardSection = GuardSection()
+    contain: ContainSection = ContainSection()
     seal: SealSection = SealSection()
     keys: KeysSection = KeysSection()
     preserve: PreserveSection = PreserveSection()

@@ -24,7 +24,7 @@ import numpy as np
 
 from shieldd.detect.judged import Judged
 from shieldd.detect.losses import Losses, Streak
-from shieldd.detect.rules import GuardRules, Identity, Mode
+from shieldd.detect.rules import GuardRules, Identity
 from shieldd.model.decision import Action, Decision, Reason, Severity, Verdict
 from shieldd.model.event import Batch, EventFlag, FactFlag, Kind
 from shieldd.model.match import Match
@@ -233,7 +233,7 @@ class Guard:
         if judged.action > Action.ALERT:
             asked = judged.action
             self._protect(judged, row)
-            if judged.action > Action.ALERT and self.rules.mode(row.tree) is not Mode.ACT:
+            if judged.action > Action.ALERT and not self.rules.may(row.tree, judged.action):
                 judged.lower_to(Action.ALERT, "mode", f"the tree is in mode {self.rules.mode(row.tree)}")
             if judged.action > Action.ALERT:
                 self._limit(judged, row)
@@ -316,7 +316,7 @@ class Guard:
         plain = [x for x, holds in ((Action.QUARANTINE, disguised), (Action.SEAL, exported)) if holds]
         liked = [x for x in (Action.QUARANTINE, Action.SEAL) if scores and scores[x] > scores[Action.ALLOW]]
         for action in (*plain, *sorted(liked, key=lambda x: -scores[x])):
-            second = Judged(action, Verdict.PASSED)
+            second = Judged(action if self.rules.may(row.tree, action) else Action.ALERT, Verdict.PASSED)
             self._ground(second, row)
             if second.action is action:
                 self._limit(second, row)
@@ -373,6 +373,7 @@ class Guard:
             generation=generation,
             at_ns=row.now_ns,
             mono_ns=row.mono_ns,
+            event_at_ns=int(row.event["at_ns"]),
         )
 
 

@@ -29,6 +29,8 @@ GAP_NS: Final = 300 * 10**9
 class _Open:
     incident: Incident
     last_mono_ns: int
+    last_event_at_ns: int = 0
+    destroyed: int = 0
     touched: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
 
@@ -68,6 +70,7 @@ class Incidents:
             now = self._open[key] = _Open(_begin(decision, actor), decision.mono_ns)
         self._open.move_to_end(key)
         now.last_mono_ns = decision.mono_ns
+        now.last_event_at_ns = max(now.last_event_at_ns, decision.event_at_ns or decision.at_ns)
         path = int(facts_row["path_hash"])
         _remember(now.touched, path)
         if _lost(decision, facts_row):
@@ -77,11 +80,37 @@ class Incidents:
             self._open.popitem(last=False)
         return now.incident, new
 
-    def contained(self, threat_id: str, at_ns: int) -> Incident | None:
-        """Note when containment took hold (wall clock, ns); None where the incident is not open."""
+    def contained(self, threat_id: str, at_ns: int, held_at_ns: int = 0) -> Incident | None:
+        """Note when containment took hold, and since when the actor's opens are denied.
+
+        Args:
+            at_ns: when the last of its processes stood still, wall clock, ns; 0: none was there.
+            held_at_ns: since when its opens are denied, 0: they cannot be.
+
+        Returns:
+            The incident as it is now, None where it is not open.
+        """
         for now in self._open.values():
             if now.incident.id == threat_id:
-                now.incident = replace(now.incident, contained_at_ns=now.incident.contained_at_ns or at_ns)
+                now.incident = replace(
+                    now.incident,
+                    contained_at_ns=now.incident.contained_at_ns or at_ns,
+                    held_at_ns=now.incident.held_at_ns or held_at_ns,
+                )
+                return now.incident
+        return None
+
+    def preserved(self, threat_id: str, count: int) -> Incident | None:
+        """Note of how many of the files that it destroyed a version from before exists; the others are lost.
+
+        Returns:
+            The incident as it is now, None where it is not open.
+        """
+        for now in self._open.values():
+            if now.incident.id == threat_id:
+                kept = max(count, now.incident.files_preserved)
+                lost = max(now.destroyed - kept, 0)
+                now.incident = replace(now.incident, files_preserved=kept, files_lost=lost)
                 return now.incident
         return None
 
@@ -101,20 +130,27 @@ class Incidents:
     def _grown(self, now: _Open, decision: Decision, flags: int, actor: Actor | None) -> Incident:
         old = now.incident
         streak = self._losses.of(decision.actor, decision.tree, decision.mono_ns) if self._losses else None
-        lost = max(len(now.lost), streak.lost if streak else 0, old.files_lost)
+        now.destroyed = max(len(now.lost), streak.lost if streak else 0, now.destroyed)
         first = min(old.first_event_at_ns, streak.first_at_ns) if streak else old.first_event_at_ns
         decided = old.decided_at_ns or (decision.at_ns if decision.action > Action.ALLOW else 0)
+        touched = max(len(now.touched), now.destroyed, old.files_touched)
         return replace(
             old,
             severity=max(old.severity, decision.severity),
             actor=old.actor or actor,
-            files_touched=max(len(now.touched), lost, old.files_touched),
-            files_lost=lost,
+            files_touched=touched,
+            files_lost=max(now.destroyed - old.files_preserved, 0),
+            files_per_s=_rate(touched, now.last_event_at_ns - first) or old.files_per_s,
             first_event_at_ns=first,
             decided_at_ns=decided,
             reasons=_merged(old.reasons, decision.reasons),
             attack=tuple(dict.fromkeys((*old.attack, *techniques(decision, flags)))),
         )
+
+
+def _rate(files: int, span_ns: int) -> float:
+    """Files a second: steps from the first to the latest over the time between; 0.0 where there is only one."""
+    return round((files - 1) * 1e9 / span_ns, 1) if files > 1 and span_ns > 0 else 0.0
 
 
 def _begin(decision: Decision, actor: Actor | None) -> Incident:

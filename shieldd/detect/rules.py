@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shieldd.model.decision import Action
 from shieldd.model.identity import Identity
 
 __all__ = ["GuardRules", "Identity", "Mode", "Trust"]
@@ -55,6 +56,7 @@ class GuardRules:
             whatever the policy says.
         removed_limit: plain deletions of known files in the same span that raise an alert.
         destroyed_window_s: s.
+        hold_in_alert_only: actors are contained in alert-only trees too, and released after a while.
         contained_for_s: a contained actor is not contained again for so long; its further events are alerts.
     """
 
@@ -69,7 +71,14 @@ class GuardRules:
     removed_limit: int = 25
     destroyed_window_s: float = 10.0
     contained_for_s: float = 60.0
+    hold_in_alert_only: bool = False
 
     def mode(self, tree: int) -> Mode:
         """Mode of a tree; an unknown tree is only observed."""
         return self.modes[tree] if 0 <= tree < len(self.modes) else Mode.OBSERVE
+
+    def may(self, tree: int, action: Action) -> bool:
+        """Whether the mode of a tree allows more than an alert."""
+        mode = self.mode(tree)
+        held = mode is Mode.ALERT_ONLY and self.hold_in_alert_only and action is Action.CONTAIN
+        return mode is Mode.ACT or held

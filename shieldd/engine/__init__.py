@@ -73,6 +73,12 @@ class RunningEngine:
     def resolve(self, caller: Caller, request: r.Resolve) -> a.Threat:
         return self._threats.resolve(caller, request)
 
+    def release(self, caller: Caller, request: r.Release) -> a.Containment:
+        return self._threats.release(caller, request)
+
+    def kill(self, caller: Caller, request: r.Kill) -> a.Containment:
+        return self._threats.kill(caller, request)
+
     def analyze(self, caller: Caller, request: r.Paths) -> a.Analyses:
         return self._threats.analyze(caller, request)
 

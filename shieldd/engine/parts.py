@@ -21,6 +21,7 @@ from shieldd.native.observe import Baseline, Inspector, Windows
 from shieldd.pipeline import Pipeline
 from shieldd.respond import GuardedTree, Trees
 from shieldd.respond.acts import ActPool
+from shieldd.respond.contain import Contain
 from shieldd.respond.quarantine import Quarantine
 from shieldd.respond.restore import Restorer
 from shieldd.respond.seal import Sealer
@@ -63,6 +64,7 @@ class Parts:
     is_canary: Callable[[GuardedTree, bytes], bool]
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
+    contain: Contain | None = None
     survey: Survey | None = None
     restorer: Restorer | None = None
     ready: bool = False

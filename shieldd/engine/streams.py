@@ -161,9 +161,14 @@ class Streams:
         reason = decision.reasons[0].text if decision.reasons else decision.rule
         text = reason or f"the policy asked for {decision.wanted.name.lower()}"
         if decision.action is Action.CONTAIN:
-            text = f"attack decided on, stop the process behind it: {text}"
+            # Where the actor is processes they are being stopped already; a tree is all that is known otherwise.
+            text = f"attack decided on{'' if decision.actor >> 63 else ', stop the process behind it'}: {text}"
         kind = KIND_OF[decision.action]
         self._say(_Word(decision.at_ns, decision.severity, incident.id, kind, decision.tree, decision.path, text))
+
+    def say(self, severity: Severity, text: str, threat_id: str, tree: int, kind: ActionKind) -> None:
+        """A sentence about an incident, from whoever acted on it."""
+        self._say(_Word(time.time_ns(), severity, threat_id, kind, tree, b"", text))
 
     def trouble(self, code: str, text: str, severity: Severity, tree: int, path: bytes) -> None:
         """Something that limits what is seen: kept for `status`, and told at once."""

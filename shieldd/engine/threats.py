@@ -14,14 +14,16 @@ import numpy as np
 from shieldd.api import answers as a
 from shieldd.api import requests as r
 from shieldd.api.engine import Caller
-from shieldd.engine.parts import Parts, open_beneath
+from shieldd.engine.parts import Parts, open_beneath, who
 from shieldd.engine.streams import KIND_NAMES, NOBODY
 from shieldd.errors import ShieldError
+from shieldd.model.contained import Containment, Holding
 from shieldd.model.decision import Action, Severity
 from shieldd.model.event import EVENT, Batch, Kind
 from shieldd.model.incident import Incident, Judgement, State
 from shieldd.model.match import Match
 from shieldd.native.observe import Windows, schema
+from shieldd.respond.contain import Contain
 from shieldd.store import (
     ActionFilter,
     AlertFilter,
@@ -102,6 +104,22 @@ class Threats:
         parts.store.save_incident(closed)
         parts.store.label(Label(incident.id, judgement, request.note, caller.uid, now))
         return self._threat(closed, ACTIONS_SHOWN)
+
+    def release(self, caller: Caller, request: r.Release) -> a.Containment:
+        """Let what is held go on; a person's word."""
+        incident = self._parts.store.incident(request.id)
+        return _containment(self._contain().release(incident.id, why=who(caller, request.reason or "asked for")))
+
+    def kill(self, caller: Caller, request: r.Kill) -> a.Containment:
+        """End the processes for good; a person's word."""
+        incident = self._parts.store.incident(request.id)
+        why = who(caller, request.reason)
+        return _containment(self._contain().kill(incident.id, actor=incident.actor_id, tree=incident.tree, why=why))
+
+    def _contain(self) -> Contain:
+        if self._parts.contain is None:
+            raise ShieldError("contain.none", "no source of events names processes here, so none is held")
+        return self._parts.contain
 
     def explain(self, request: r.ById) -> a.Explanation:
         """Why an incident was decided as it was: its strongest decision, in numbers and words."""
@@ -224,15 +242,36 @@ class Threats:
                 for y in actions.items
             ),
             files_touched=x.files_touched,
+            files_preserved=x.files_preserved,
             files_lost=x.files_lost,
+            files_per_s=x.files_per_s,
             first_event_at_ns=x.first_event_at_ns,
             decided_at_ns=x.decided_at_ns,
+            held_at_ns=x.held_at_ns,
             contained_at_ns=x.contained_at_ns,
+            containment=_containment(found) if (found := self._parts.store.containments.of(x.id)) else None,
             reasons=x.reasons,
             attack=x.attack,
             verdict=x.judgement,
             note=x.note,
         )  # fmt: skip
+
+
+def _containment(x: Containment) -> a.Containment:
+    left_ns = x.release_boot_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    ends = bool(x.release_boot_ns) and x.state is Holding.HELD
+    return a.Containment(
+        threat_id=x.threat_id,
+        state=x.state.value,
+        at_ns=x.at_ns,
+        changed_at_ns=x.changed_at_ns,
+        release_at_ns=time.time_ns() + left_ns if ends else 0,
+        cgroup=x.cgroup,
+        note=x.note,
+        processes=tuple(
+            a.HeldProcess(y.member.pid, y.member.start_ticks, y.exe, y.fate.name.lower(), y.note) for y in x.members
+        ),
+    )
 
 
 def _named(known: Mapping[str, _T], name: str | None, what: str) -> _T | None:

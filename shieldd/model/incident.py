@@ -53,7 +53,15 @@ class TakenAction:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """All times are wall clock, ns; 0 where it has not happened."""
+    """What one actor did in one tree. All times are wall clock, ns; 0 where it has not happened.
+
+    Attributes:
+        first_event_at_ns, decided_at_ns, held_at_ns, contained_at_ns: the attacker's first act, our decision, from when
+            on the actor's opens were denied, and when the last of its processes stood still.
+        files_touched: changed by it; files_preserved: of those destroyed, the ones that have a version from before;
+        files_lost: destroyed without one.
+        files_per_s: the attacker's rate, first to latest file; 0 before the second.
+    """
 
     id: str
     opened_at_ns: int
@@ -72,3 +80,6 @@ class Incident:
     attack: tuple[str, ...]
     judgement: Judgement | None = None
     note: str = ""
+    held_at_ns: int = 0
+    files_preserved: int = 0
+    files_per_s: float = 0.0

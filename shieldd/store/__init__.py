@@ -21,6 +21,7 @@ from shieldd.model.event import Batch
 from shieldd.model.incident import Incident, State, TakenAction
 from shieldd.store import retention
 from shieldd.store.access import Access, Readers
+from shieldd.store.containments import Containments
 from shieldd.store.eventlog import EventLog
 from shieldd.store.failures import translated
 from shieldd.store.inventory import Canaries, Quarantined, SealedFiles
@@ -91,6 +92,7 @@ class Store:
         reports: what was found while opening (a damaged store set aside, a stale log).
         fresh: whether the store was made by this opening.
         files, quarantine, canaries: the inventories.
+        containments: processes that are held.
         keys: what is known of keys.
         restores: plans to bring files back, and the history they are made from.
         state: the locked state directory; its descriptor is `state.fd`.
@@ -134,6 +136,7 @@ class Store:
         self.files = SealedFiles(self._access)
         self.quarantine = Quarantined(self._access)
         self.canaries = Canaries(self._access)
+        self.containments = Containments(self._access)
         self.keys = KeyRecords(self._access)
         self.restores = Restores(self._access)
         self._closed = False

@@ -38,7 +38,7 @@ _INTEND: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)"
 )
 _FINISH: Final = "UPDATE actions SET outcome = ?, reason = ?, undo = ?, ended_at_ns = ? WHERE id = ?"
-_INCIDENT: Final = f"INSERT OR REPLACE INTO incidents VALUES ({','.join('?' * 20)})"  # noqa: S608
+_INCIDENT: Final = f"INSERT OR REPLACE INTO incidents VALUES ({','.join('?' * 23)})"  # noqa: S608
 
 
 class Ledger:
@@ -213,7 +213,8 @@ class Ledger:
             x.id, x.opened_at_ns, x.closed_at_ns, x.state.value, int(x.severity), *actor, signed(x.actor_id),
             self._access.tree_id(x.tree), x.files_touched, x.files_lost, x.first_event_at_ns, x.decided_at_ns,
             x.contained_at_ns, reasons_text(x.reasons), json.dumps(x.attack),
-            x.judgement.value if x.judgement else None, storable(x.note),
+            x.judgement.value if x.judgement else None, storable(x.note), x.held_at_ns, x.files_preserved,
+            float(x.files_per_s),
         )  # fmt: skip
 
     def _incident(self, row: Row) -> Incident:
@@ -238,6 +239,9 @@ class Ledger:
             attack=tuple(json.loads(row["attack"])),
             judgement=Judgement(row["judgement"]) if row["judgement"] else None,
             note=row["note"],
+            held_at_ns=row["held_at_ns"],
+            files_preserved=row["files_preserved"],
+            files_per_s=row["files_per_s"],
         )
 
 

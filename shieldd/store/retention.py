@@ -39,6 +39,10 @@ def prune(access: Access, keep: Keep, now_ns: int) -> Pruned:
         _chunks(access, "actions", "id", "at_ns < ? AND outcome <> 'pending'", (action,)),
         _chunks(access, "alerts", "seq", "at_ns < ?", (incident,)),
     ]
+    for table in ("contained", "containments"):
+        gone = "threat_id NOT IN (SELECT id FROM incidents) AND threat_id NOT IN"
+        held = " (SELECT threat_id FROM containments WHERE state = 'held' OR changed_at_ns >= ?)"
+        _chunks(access, table, "threat_id", gone + held, (incident,))
     left = -1
     for _ in range(SHRINK_TURNS):
         before, left = left, access.durable(_shrink, timeout_s=30.0)

@@ -92,6 +92,19 @@ _RESTORES: Final = (
         aside INTEGER NOT NULL, hidden BLOB NOT NULL, begun INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL,
         code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (plan, number)) STRICT, WITHOUT ROWID""",
 )
+_CONTAINMENTS: Final = (
+    "ALTER TABLE incidents ADD COLUMN held_at_ns INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE incidents ADD COLUMN files_preserved INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE incidents ADD COLUMN files_per_s REAL NOT NULL DEFAULT 0",
+    """CREATE TABLE containments (
+        threat_id TEXT PRIMARY KEY, tree INTEGER NOT NULL, actor_id INTEGER NOT NULL, state TEXT NOT NULL,
+        at_ns INTEGER NOT NULL, changed_at_ns INTEGER NOT NULL, boot_id TEXT NOT NULL,
+        release_boot_ns INTEGER NOT NULL, cgroup BLOB NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE contained (
+        threat_id TEXT NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL, exe BLOB NOT NULL,
+        fate INTEGER NOT NULL, note TEXT NOT NULL,
+        PRIMARY KEY (threat_id, pid, start_ticks)) STRICT, WITHOUT ROWID""",
+)
 
 
 def _run(statements: tuple[str, ...]) -> Callable[[Database], None]:
@@ -103,14 +116,10 @@ def _run(statements: tuple[str, ...]) -> Callable[[Database], None]:
 
 
 # Step N takes version N to N + 1. A step that has been released is never edited.
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_run(_FIRST), _run(_ALERTS_AND_CANARIES), _run(_RESTORES))
+_ALL: Final = (_FIRST, _ALERTS_AND_CANARIES, _RESTORES, _CONTAINMENTS)
+STEPS: Final[tuple[Callable[[Database], None], ...]] = tuple(_run(step) for step in _ALL)
 VERSION: Final = len(STEPS)
-TABLES: Final = frozenset(
-    statement.split()[2]
-    for step in (_FIRST, _ALERTS_AND_CANARIES, _RESTORES)
-    for statement in step
-    if "CREATE TABLE" in statement
-)
+TABLES: Final = frozenset(statement.split()[2] for step in _ALL for statement in step if "CREATE TABLE" in statement)
 
 
 def migrate(db: Database, version: int) -> None:

@@ -91,8 +91,52 @@ class ActionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldProcess:
+    """One process of a containment; `start_ticks` tells it from a later one with the same number.
+
+    Attributes:
+        fate: done (stopped, resumed or killed as asked), pending, gone, spared, denied, already (stopped by others).
+        note: what a person should know of it.
+    """
+
+    pid: int
+    start_ticks: int
+    exe: bytes
+    fate: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """Processes that are or were held for a threat.
+
+    Attributes:
+        state: held, released, killed, gone.
+        release_at_ns: when it ends by itself; null for never.
+        cgroup: control group that was frozen too, empty where none was.
+    """
+
+    threat_id: str
+    state: str
+    at_ns: Instant
+    changed_at_ns: Instant
+    release_at_ns: Instant
+    cgroup: bytes
+    note: str
+    processes: tuple[HeldProcess, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Threat:
-    """What one actor did in one tree, and what was done about it."""
+    """What one actor did in one tree, and what was done about it.
+
+    Attributes:
+        first_event_at_ns, decided_at_ns, held_at_ns, contained_at_ns: its first act, the decision, from when on its
+            opens were denied, when the last of its processes stood still.
+        files_preserved: destroyed, with a version from before; files_lost: destroyed without one.
+        files_per_s: the attacker's rate; 0 before its second file.
+        containment: null where nothing was ever held.
+    """
 
     id: str
     opened_at_ns: Instant
@@ -103,10 +147,14 @@ class Threat:
     tree: bytes
     actions: tuple[ActionRecord, ...]
     files_touched: int
+    files_preserved: int
     files_lost: int
+    files_per_s: float
     first_event_at_ns: Instant
     decided_at_ns: Instant
+    held_at_ns: Instant
     contained_at_ns: Instant
+    containment: Containment | None
     reasons: tuple[Reason, ...]
     attack: tuple[str, ...]
     verdict: Judgement | None

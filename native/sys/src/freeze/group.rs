@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::kin::Kin;
+use super::rest::at_rest;
 use super::spared::{Never, Why};
 use super::stat::{self, Seen};
 use super::urgent::Urgent;
@@ -230,7 +231,9 @@ impl Group {
                                 (Sign::Continue, _) => Fate::Done,
                                 // Stopped by somebody else, who may let it go on, so the signal went to it too; a
                                 // release leaves it as it was.
-                                (Sign::Stop, b'T') => Fate::Already,
+                                (Sign::Stop, state) if state != b't' && at_rest(&seen).0 => {
+                                    Fate::Already
+                                }
                                 _ => Fate::Pending,
                             };
                             let (at, sent) = (self.told.len(), Instant::now());

@@ -136,7 +136,7 @@ impl Group {
 
 /// Whether all threads of a process are stopped, and whether the only ones that are not sit in a call that nothing
 /// interrupts.
-fn at_rest(now: &Seen) -> (bool, bool) {
+pub(super) fn at_rest(now: &Seen) -> (bool, bool) {
     let stopped = |state: u8| matches!(state, b'T' | b't' | b'Z' | b'X');
     if now.threads <= 1 || !(stopped(now.state) || now.state == b'D') {
         return (stopped(now.state), now.state == b'D');

@@ -1,0 +1,120 @@
+"""Builds what holds attackers, from the configuration in force and the parts that it works with.
+
+Owns: which signals' sender is in force (a reload may change who is never contained), and the words that go to people.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from shieldd.config import Config
+from shieldd.config.sections import ContainSection, TreeMode
+from shieldd.model.decision import ActionKind, Severity
+from shieldd.native.freeze import Freezer
+from shieldd.respond import Trees
+from shieldd.respond.contain import Contain
+from shieldd.respond.containing import Groups, Means, Verdicts
+from shieldd.respond.notes import Notes
+from shieldd.store import Store
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class NoVerdicts:
+    """Where nothing holds opens: nothing can be denied."""
+
+    def deny(self, actor: int) -> bool:
+        """It cannot."""
+        return False
+
+    def clear(self, actor: int) -> None:
+        """There is none."""
+
+
+class Words:
+    """Passes on what containment tells (`shieldd.respond.containing.Tell`)."""
+
+    def __init__(
+        self,
+        say: Callable[[Severity, str, str, int, ActionKind], None],
+        trouble: Callable[[str, str], None],
+        stopped: Callable[[str, int, int], None],
+    ) -> None:
+        self._say = say
+        self._trouble = trouble
+        self._stopped = stopped
+
+    def alert(self, severity: Severity, text: str, threat_id: str, tree: int) -> None:
+        """A sentence for people."""
+        self._say(severity, text, threat_id, tree, ActionKind.CONTAIN)
+
+    def trouble(self, code: str, text: str) -> None:
+        """Something that is not as it should be."""
+        self._trouble(code, text)
+
+    def stopped(self, threat_id: str, held_at_ns: int, contained_at_ns: int) -> None:
+        """When its opens were denied, and when it stood still."""
+        self._stopped(threat_id, contained_at_ns, held_at_ns)
+
+
+class Senders:
+    """The signals' sender for the list in force; made anew when a reload changed the list or processes of ours."""
+
+    def __init__(self, config: Callable[[], Config], own: Callable[[], Sequence[int]]) -> None:
+        self._config = config
+        self._own = own
+        self._lock = threading.Lock()
+        self._made: tuple[ContainSection, tuple[int, ...], Freezer] | None = None
+
+    def __call__(self) -> Freezer:
+        """The one in force."""
+        section, own = self._config().contain, tuple(self._own())
+        with self._lock:
+            if self._made is None or self._made[:2] != (section, own):
+                self._made = (section, own, Freezer(own=own, digests=section.digests, units=section.units))
+            return self._made[2]
+
+
+def build(
+    config: Callable[[], Config],
+    store: Store,
+    trees: Trees,
+    groups: Groups,
+    words: Words,
+    *,
+    verdicts: Verdicts | None = None,
+    own: Callable[[], Sequence[int]] = tuple,
+) -> Contain:
+    """What holds attackers; `recover` is the caller's to call before the first decision.
+
+    Args:
+        config: gives the configuration in force.
+        groups: which processes are one actor.
+        verdicts: what the kernel answers an actor's opens, None where nothing holds them.
+        own: further processes of ours: the answerer, its supervisor.
+
+    Raises:
+        ShieldError: `store.io`.
+    """
+
+    def hold_s(tree: int) -> float:
+        now = config()
+        temporary = tree < len(now.tree) and now.tree[tree].mode is TreeMode.ALERT_ONLY
+        return now.contain.release_after_s if temporary else 0.0
+
+    means = Means(
+        signals=Senders(config, own),
+        groups=groups,
+        verdicts=verdicts or NoVerdicts(),
+        holdings=store.containments,
+        ledger=store,
+        notes=Notes(store.state.fd),
+        tell=words,
+        trees=trees,
+        boot_id=BOOT_ID.read_text().strip(),
+        hold_s=hold_s,
+    )
+    return Contain(means)
