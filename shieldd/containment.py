@@ -8,19 +8,38 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from shieldd.config import Config
 from shieldd.config.sections import ContainSection, TreeMode
+from shieldd.model.contained import Member
 from shieldd.model.decision import ActionKind, Severity
 from shieldd.native.freeze import Freezer
 from shieldd.respond import Trees
 from shieldd.respond.contain import Contain
-from shieldd.respond.containing import Groups, Means, Verdicts
+from shieldd.respond.containing import Means, Verdicts
 from shieldd.respond.notes import Notes
 from shieldd.store import Store
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class ActorTable(Protocol):
+    """What the table of actors knows (`shieldd.native.actors.Actors`)."""
+
+    def members(self, key: int) -> Sequence[tuple[int, int]]:
+        """Living processes of an actor: number and start."""
+
+
+class Grouped:
+    """The table of actors as containment asks it."""
+
+    def __init__(self, table: ActorTable) -> None:
+        self._table = table
+
+    def members(self, actor: int) -> Sequence[Member]:
+        """Those that live now."""
+        return [Member(pid, start_ticks) for pid, start_ticks in self._table.members(actor)]
 
 
 class NoVerdicts:
@@ -82,7 +101,7 @@ def build(
     config: Callable[[], Config],
     store: Store,
     trees: Trees,
-    groups: Groups,
+    table: ActorTable,
     words: Words,
     *,
     verdicts: Verdicts | None = None,
@@ -92,7 +111,7 @@ def build(
 
     Args:
         config: gives the configuration in force.
-        groups: which processes are one actor.
+        table: which processes are one actor.
         verdicts: what the kernel answers an actor's opens, None where nothing holds them.
         own: further processes of ours: the answerer, its supervisor.
 
@@ -107,7 +126,7 @@ def build(
 
     means = Means(
         signals=Senders(config, own),
-        groups=groups,
+        groups=Grouped(table),
         verdicts=verdicts or NoVerdicts(),
         holdings=store.containments,
         ledger=store,

@@ -32,6 +32,16 @@ _shieldctl() {
         --note) return ;;
         esac
         COMPREPLY=($(compgen -W "--verdict --note --json -h --help" -- "$current")) ;;
+    " threats release"*)
+        case "$previous" in
+        --reason) return ;;
+        esac
+        COMPREPLY=($(compgen -W "--reason -y --yes --json -h --help" -- "$current")) ;;
+    " threats kill"*)
+        case "$previous" in
+        --reason) return ;;
+        esac
+        COMPREPLY=($(compgen -W "--reason -y --yes --json -h --help" -- "$current")) ;;
     " threats analyze"*)
         case "$previous" in
         esac
@@ -229,7 +239,7 @@ _shieldctl() {
     " threats")
         case "$previous" in
         esac
-        COMPREPLY=($(compgen -W "list show explain resolve analyze -h --help" -- "$current")) ;;
+        COMPREPLY=($(compgen -W "list show explain resolve release kill analyze -h --help" -- "$current")) ;;
     " files")
         case "$previous" in
         esac

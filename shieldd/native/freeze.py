@@ -9,7 +9,7 @@ from shieldd.model.contained import Fate, Member, Sent, Signalled, Spared, Stand
 from shieldd.native._abi import call, ffi, lib
 
 PASSES: Final = 256
-TIME_MS: Final = 500  # in all; what has not stopped by then is told
+TIME_MS: Final = 2000  # in all; what has not stopped by then is told
 ROOM: Final = 4096  # processes told of one by one
 _STOP, _RESUME, _KILL = 1, 2, 3
 

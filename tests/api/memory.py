@@ -61,6 +61,24 @@ def alert(seq: int, **changes: object) -> a.Alert:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
+def held(threat_id: str, **changes: object) -> a.Containment:
+    """Two processes, one of them gone before it could be stopped."""
+    base = a.Containment(
+        threat_id=threat_id,
+        state="held",
+        at_ns=T0_NS + 2_000_000,
+        changed_at_ns=T0_NS + 4_000_000,
+        release_at_ns=0,
+        cgroup=b"",
+        note="",
+        processes=(
+            a.HeldProcess(4242, 991_273, b"/usr/bin/openssl", "done", "more than one thread"),
+            a.HeldProcess(4243, 991_274, b"", "gone", ""),
+        ),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
 def threat(threat_id: str, **changes: object) -> a.Threat:
     """One threat with one action."""
     action = a.ActionRecord(
@@ -83,10 +101,14 @@ def threat(threat_id: str, **changes: object) -> a.Threat:
         tree=TREE,
         actions=(action,),
         files_touched=3,
+        files_preserved=1,
         files_lost=1,
+        files_per_s=38.5,
         first_event_at_ns=T0_NS,
         decided_at_ns=T0_NS + 1_500_000,
-        contained_at_ns=0,
+        held_at_ns=T0_NS + 1_700_000,
+        contained_at_ns=T0_NS + 4_000_000,
+        containment=held(threat_id),
         reasons=(Reason("entropy_rise_10s", 3.1, "entropy rose by 3.1 bits"),),
         attack=("T1486",),
         verdict=None,
@@ -125,7 +147,7 @@ class MemoryEngine(MemoryRestore):
             "q1a2b3c4": (b"/srv/phi/invoice.exe", b"X5O!"),
             "q1a2b3ff": (NASTY, b"odd"),
         }
-        self.threat_list = [threat("i1a2b3c4d5e6"), threat("i9f8e7d6c5b4", severity=Severity.LOW, actor=None)]
+        self.threat_list = [threat("i1a2b3c4d5e6"), threat("i9f8e7d6c5b4", severity=Severity.LOW, actor=None, containment=None)]
         self.event_list = [event(n) for n in range(1, 4)] + [event(4, NASTY, kind="rename", from_path=b"/srv/phi/x")]
         self.alert_list = [alert(1)]
         self.versions = {"files": 1, "quarantine": 1}
@@ -268,6 +290,22 @@ class MemoryEngine(MemoryRestore):
             closed_at_ns=T0_NS + 9_000_000_000,
         )
         return self.threat_list[index]
+
+    def release(self, caller: Caller, request: r.Release) -> a.Containment:
+        return self._end(caller, request.id, "released", f"1 processes go on, 1 had ended ({request.reason})")
+
+    def kill(self, caller: Caller, request: r.Kill) -> a.Containment:
+        return self._end(caller, request.id, "killed", f"1 processes ({request.reason})")
+
+    def _end(self, caller: Caller, prefix: str, state: str, note: str) -> a.Containment:
+        self.callers.append(caller)
+        index = self._find([one.id for one in self.threat_list], prefix)
+        now = self.threat_list[index].containment
+        if now is None or now.state != "held":
+            raise ShieldError("contain.none")
+        over = replace(now, state=state, note=note, changed_at_ns=T0_NS + 9_000_000_000)
+        self.threat_list[index] = replace(self.threat_list[index], containment=over)
+        return over
 
     def analyze(self, caller: Caller, request: r.Paths) -> a.Analyses:
         self.callers.append(caller)

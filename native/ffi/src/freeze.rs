@@ -8,21 +8,10 @@ use std::time::Duration;
 use shieldd_sys::freeze::{ice, send, Limits, Member, Never, Sign};
 
 use crate::abi::{guarded, Failure, ShdError};
+use crate::actors::ShdMember;
 
 /// Who is never signalled, with what is remembered of executables.
 pub struct ShdFreezer(Mutex<Never>);
-
-/// One process.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct ShdMember {
-    /// Start, clock ticks since boot.
-    pub start_ticks: u64,
-    /// Its number.
-    pub pid: i32,
-    /// Zero.
-    pub reserved: u32,
-}
 
 /// What became of one process.
 #[repr(C)]

@@ -1,10 +1,10 @@
 //! One signal to a whole group: the members that were named at once, then pass after pass over `/proc` until one that
 //! began with everybody at rest finds nobody new.
 //!
-//! Why that ends it: a fork that has not finished when the signal arrives is begun again by the kernel, and so never
-//! happens; one that had finished left a child for the next pass to find; and a member at rest forks no more. What
-//! forks and ends faster than a pass can look is met by a signal to its process group as a whole, which the kernel
-//! orders against forks, where that group holds nobody else.
+//! Why that ends it: a member at rest forks no more, and a fork under way when the signal arrives leaves a child for the
+//! next pass to find. What forks and ends faster than a pass can look is met by a signal to its process group as a whole,
+//! which the kernel gives to the child of a fork under way too, where that group holds nobody else. One that leaves its
+//! group with each step could slip through a pass: the last two must both find nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -19,8 +19,6 @@ use super::spared::{Never, Why};
 use super::stat::{self, Seen};
 use super::urgent::Urgent;
 
-/// From this pass on groups as a whole are signalled too.
-const CHASE_FROM: u32 = 3;
 /// Members of one group; beyond it nobody is added and the report is not complete.
 const MEMBERS: usize = 16_384;
 
@@ -57,7 +55,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             passes: 256,
-            time: Duration::from_millis(500),
+            time: Duration::from_secs(2),
         }
     }
 }
@@ -119,7 +117,7 @@ pub struct Report {
     pub told: Vec<Told>,
     /// Passes over `/proc`.
     pub passes: u32,
-    /// Whether a last pass found nobody new with everybody at rest.
+    /// Whether the last two passes found nobody new with everybody at rest.
     pub complete: bool,
     /// Until the signal had gone to all who were named.
     pub first: Duration,
@@ -155,7 +153,9 @@ pub fn send(named: &[Member], sign: Sign, never: &mut Never, limits: &Limits) ->
         report.passes += passes;
     }
     report.complete |= sign == Sign::Continue;
-    report.elapsed = begun.elapsed();
+    report.elapsed = group
+        .rested
+        .map_or_else(|| begun.elapsed(), |x| x.duration_since(begun));
     group.last_words();
     report.told = group.told;
     report
@@ -164,6 +164,7 @@ pub fn send(named: &[Member], sign: Sign, never: &mut Never, limits: &Limits) ->
 pub(super) struct Held {
     pub(super) fd: OwnedFd,
     pub(super) at: usize,
+    pub(super) taken: Instant,
     pub(super) sent: Instant,
 }
 
@@ -172,6 +173,7 @@ pub(super) struct Group {
     pub(super) kin: Kin,
     pub(super) held: HashMap<i32, Held>,
     pub(super) told: Vec<Told>,
+    rested: Option<Instant>,
     known: HashSet<(i32, u64)>,
 }
 
@@ -182,6 +184,7 @@ impl Group {
             kin: Kin::default(),
             held: HashMap::new(),
             told: Vec::new(),
+            rested: None,
             known: HashSet::new(),
         }
     }
@@ -237,7 +240,16 @@ impl Group {
                                 _ => Fate::Pending,
                             };
                             let (at, sent) = (self.told.len(), Instant::now());
-                            self.held.insert(member.pid, Held { fd, at, sent });
+                            let taken = sent;
+                            self.held.insert(
+                                member.pid,
+                                Held {
+                                    fd,
+                                    at,
+                                    taken,
+                                    sent,
+                                },
+                            );
                         }
                         Err(errno) => denied(&mut told, errno),
                     }
@@ -270,6 +282,7 @@ impl Group {
         passes: &mut u32,
     ) -> bool {
         let mut quiet = self.settle();
+        let mut clean = false;
         while *passes < limits.passes && begun.elapsed() < limits.time {
             *passes += 1;
             let all = stat::everybody();
@@ -281,13 +294,17 @@ impl Group {
                 .map(|x| (member(x), FOUND))
                 .filter(|(x, _)| !self.known.contains(&(x.pid, x.start_ticks)))
                 .collect();
-            let still = self.all_at_rest(&all);
-            if found.is_empty() && quiet && still {
+            quiet &= self.all_at_rest(&all) && found.is_empty();
+            if quiet && clean {
                 return self.told.len() < MEMBERS;
             }
-            if !found.is_empty() && *passes >= CHASE_FROM {
-                self.signal_groups(&all);
+            clean = quiet;
+            if clean {
+                self.rested.get_or_insert_with(Instant::now);
+            } else {
+                self.rested = None;
             }
+            self.signal_groups(&all);
             if !quiet {
                 self.remind();
                 self.take(self.tracers(), never);

@@ -15,6 +15,8 @@ use super::stat::{self, Seen};
 const AGAIN: Duration = Duration::from_millis(2);
 /// Longest wait for members to come to rest before the next pass looks for new ones.
 const SETTLE: Duration = Duration::from_millis(4);
+/// Who sits in an uninterruptible call for so long since it was taken counts as at rest.
+const STUCK: Duration = Duration::from_secs(1);
 /// Between two looks while waiting; the thread is first in line for the processor, so it must sleep for others to run.
 const NAP: Duration = Duration::from_micros(100);
 
@@ -48,7 +50,7 @@ impl Group {
     /// Takes note of one member's state; whether it can do nothing: stopped with all its threads, dead, or asleep in a
     /// call that nothing interrupts.
     fn look(&mut self, pid: i32, seen: Option<Seen>) -> bool {
-        let Some(at) = self.held.get(&pid).map(|x| x.at) else {
+        let Some((at, taken)) = self.held.get(&pid).map(|x| (x.at, x.taken)) else {
             return true;
         };
         let told = &mut self.told[at];
@@ -75,6 +77,8 @@ impl Group {
         }
         let told = &mut self.told[at];
         told.flags |= u32::from(stuck) * UNINTERRUPTIBLE;
+        // Most such sleeps are for a lock and end soon; what is in one may be about to finish a fork.
+        let stuck = stuck && taken.elapsed() >= STUCK;
         if self.sign == Sign::Kill {
             return stuck;
         }
