@@ -15,17 +15,25 @@ from shieldd.model.contained import Member
 from tests.conftest import SCRATCH_MARK
 
 DEADLINE_S = 20.0
-#: What every program begins with: it works in its own directory and nowhere else, and says when it is ready.
+LIFE_S = 30.0
+#: What every program begins with: it works in its own directory and nowhere else, says when it is ready, and ends by
+#: itself, with all that it made, should the test be killed before it could end it.
 HEAD = f"""
 import os, signal, sys, time
+END = time.monotonic() + {LIFE_S}
 os.chdir(sys.argv[1])
 assert os.path.exists({SCRATCH_MARK!r})
 def ready(name): open(name, "w").close()
+def late(): return time.monotonic() > END
+def rest():
+    while not late(): time.sleep(0.1)
+    os._exit(0)
 def work(name):
     n = 0
-    while True:
+    while not late():
         n += 1
         with open(name, "w") as f: f.write(str(n))
+    os._exit(0)
 """
 
 
@@ -87,13 +95,19 @@ class Zoo:
     def advances(self, name: str) -> bool:
         """Whether a worker that writes this file is at work."""
         path = self.scratch / name
-        before = path.stat().st_mtime_ns
+        seen = {self._written(path)}
         end = time.monotonic() + 0.25
-        while time.monotonic() < end:
-            if path.stat().st_mtime_ns != before:
-                return True
+        while time.monotonic() < end and len(seen) == 1:
             time.sleep(0.005)
-        return False
+            seen.add(self._written(path))
+        return len(seen) > 1
+
+    @staticmethod
+    def _written(path: Path) -> int:
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def end(self) -> None:
         """Kill every session that was started here, and whoever works in the scratch directory."""

@@ -306,8 +306,8 @@ impl Group {
             }
             self.signal_groups(&all);
             if !quiet {
-                self.remind();
                 self.take(self.tracers(), never);
+                self.remind();
             }
             self.take(found, never);
             quiet = self.settle();
