@@ -86,7 +86,7 @@ class Held:
         self._means.verdicts.deny(found.actor_id)
         self.put(found)
         self._save(found)
-        self._look_after(found)
+        self._look_after(found, taking_over=True)
         log.warning("processes are held since before this start", threat=found.threat_id, count=len(found.stopped))
 
     def look_after(self) -> None:
@@ -106,13 +106,16 @@ class Held:
         if thread is not None:
             thread.join(5.0)
 
-    def _look_after(self, held: Containment) -> None:
+    def _look_after(self, held: Containment, *, taking_over: bool = False) -> None:
         known = {x.member: x for x in held.members}
         late = [x for x in self._means.members(held.actor_id) if x not in known]
         sent = self._means.signals().stop([*held.stopped, *late])
         now = dict(known)
         for x in sent.told:
             old, new = known.get(x.member), described(x, known.get(x.member))
+            if taking_over and old is None and new.fate is Fate.ALREADY:
+                # It belongs to what we held and stands still: the earlier run did that and could not say so any more.
+                new = replace(new, fate=Fate.DONE, note="stopped by an earlier run")
             if old is None or new.fate is not old.fate:
                 now[x.member] = new
         if now != known:

@@ -147,7 +147,10 @@ class MemoryEngine(MemoryRestore):
             "q1a2b3c4": (b"/srv/phi/invoice.exe", b"X5O!"),
             "q1a2b3ff": (NASTY, b"odd"),
         }
-        self.threat_list = [threat("i1a2b3c4d5e6"), threat("i9f8e7d6c5b4", severity=Severity.LOW, actor=None, containment=None)]
+        self.threat_list = [
+            threat("i1a2b3c4d5e6"),
+            threat("i9f8e7d6c5b4", severity=Severity.LOW, actor=None, containment=None),
+        ]
         self.event_list = [event(n) for n in range(1, 4)] + [event(4, NASTY, kind="rename", from_path=b"/srv/phi/x")]
         self.alert_list = [alert(1)]
         self.versions = {"files": 1, "quarantine": 1}

@@ -1,4 +1,4 @@
-"""Real processes to be stopped, each family below a directory that the test made and marked; ended when the test ends."""
+"""Real processes to be stopped, each family below a directory that the test made and marked; they end with the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal to a whole group of real processes: everybody of it, nobody beside it, whoever forks, hides or ends meanwhile."""
+"""A signal to a group of real processes: everybody of it, nobody beside it, whoever forks, hides or ends meanwhile."""
 
 from __future__ import annotations
 
@@ -199,9 +199,11 @@ rest()
 def test_a_child_that_is_the_first_process_of_its_own_namespace_is_stopped(zoo: Zoo) -> None:
     if shutil.which("unshare") is None:
         pytest.skip("no unshare here")
-    program = f"{sys.executable} -S -c 'import time\nend = time.time() + 30\nwhile time.time() < end: open(\"n\", \"w\").write(str(time.time()))'"
+    (zoo.scratch / "n.py").write_text(
+        "import time\nend = time.time() + 30\nwhile time.time() < end: open('n', 'w').write(str(time.time()))\n"
+    )
     top = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", f"exec {program}"],
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-S", "n.py"],
         cwd=zoo.scratch,
         start_new_session=True,
     )
@@ -214,7 +216,7 @@ def test_a_child_that_is_the_first_process_of_its_own_namespace_is_stopped(zoo: 
 
 
 def test_a_tracer_that_keeps_a_member_running_is_stopped_with_it(zoo: Zoo) -> None:
-    """It attaches, and drops every stop that is meant for the member. Run by another user: root's tracers are trusted."""
+    """It drops every stop that is meant for the member. Run by another user: root's tracers are trusted."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the tracer runs as another user")
     zoo.scratch.chmod(0o777)
@@ -248,7 +250,9 @@ while not late():
 
 def test_a_zombie_is_no_obstacle(zoo: Zoo) -> None:
     top = zoo.start("""
-if os.fork() == 0: os._exit(0)
+child = os.fork()
+if child == 0: os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 ready("ready"); work("w")
 """)
     sent = Freezer().stop([member(top.pid)])
@@ -281,9 +285,7 @@ class TestNeverContained:
         return Path(shutil.which("sleep") or "/bin/sleep").read_bytes() + secrets.token_bytes(16)
 
     def run(self, zoo: Zoo, *command: str | Path, **more: object) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [str(x) for x in command], cwd=zoo.scratch, start_new_session=True, **more
-        )  # type: ignore[call-overload]
+        process = subprocess.Popen([str(x) for x in command], cwd=zoo.scratch, start_new_session=True, **more)  # type: ignore[call-overload]
         zoo.own(process)
         until(lambda: state(process.pid) == "S")
         return process
@@ -368,7 +370,9 @@ ready("ready"); work("top")
         assert sorted(x.fate for x in sent.told) == [Fate.DONE, Fate.DONE, Fate.SPARED]
 
 
-CGROUPS = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified/cgroup.procs").exists() else Path("/sys/fs/cgroup")
+CGROUPS = (
+    Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified/cgroup.procs").exists() else Path("/sys/fs/cgroup")
+)
 
 
 @pytest.fixture
