@@ -12,12 +12,14 @@ from typing import Final, Protocol
 
 from shieldd.config import Config
 from shieldd.config.sections import ContainSection, TreeMode
+from shieldd.errors import ShieldError
 from shieldd.model.contained import Member
 from shieldd.model.decision import ActionKind, Severity
+from shieldd.model.held import HoldStatus, Verdict
 from shieldd.native.freeze import Freezer
 from shieldd.respond import Trees
 from shieldd.respond.contain import Contain
-from shieldd.respond.containing import Means, Verdicts
+from shieldd.respond.containing import Means
 from shieldd.respond.notes import Notes
 from shieldd.store import Store
 
@@ -40,6 +42,43 @@ class Grouped:
     def members(self, actor: int) -> Sequence[Member]:
         """Those that live now."""
         return [Member(pid, start_ticks) for pid, start_ticks in self._table.members(actor)]
+
+
+class Opens(Protocol):
+    """Who holds opens (`shieldd.hold.Hold`)."""
+
+    def set_verdict(self, actor: int, verdict: Verdict) -> None:
+        """What becomes of an actor's opens from now on; raises `hold.verdicts`."""
+
+    def status(self) -> HoldStatus:
+        """How things stand."""
+
+    def pids(self) -> tuple[int, ...]:
+        """Its processes."""
+
+
+class HeldOpens:
+    """Verdicts given to whoever holds opens."""
+
+    def __init__(self, opens: Opens, trouble: Callable[[str, str], None]) -> None:
+        self._opens = opens
+        self._trouble = trouble
+
+    def deny(self, actor: int) -> bool:
+        """In force at once, also for an answerer that is only being started; True where one is at work now."""
+        return self._set(actor, Verdict.DENY) and self._opens.status().running
+
+    def clear(self, actor: int) -> None:
+        """Back to none."""
+        self._set(actor, Verdict.NONE)
+
+    def _set(self, actor: int, verdict: Verdict) -> bool:
+        try:
+            self._opens.set_verdict(actor, verdict)
+        except ShieldError as error:
+            self._trouble(error.code, f"no verdict on an actor's opens could be given: {error.message}")
+            return False
+        return True
 
 
 class NoVerdicts:
@@ -104,16 +143,14 @@ def build(
     table: ActorTable,
     words: Words,
     *,
-    verdicts: Verdicts | None = None,
-    own: Callable[[], Sequence[int]] = tuple,
+    opens: Opens | None = None,
 ) -> Contain:
     """What holds attackers; `recover` is the caller's to call before the first decision.
 
     Args:
         config: gives the configuration in force.
         table: which processes are one actor.
-        verdicts: what the kernel answers an actor's opens, None where nothing holds them.
-        own: further processes of ours: the answerer, its supervisor.
+        opens: who holds opens, None where nobody does; its processes are never contained.
 
     Raises:
         ShieldError: `store.io`.
@@ -125,9 +162,9 @@ def build(
         return now.contain.release_after_s if temporary else 0.0
 
     means = Means(
-        signals=Senders(config, own),
+        signals=Senders(config, opens.pids if opens else tuple),
         groups=Grouped(table),
-        verdicts=verdicts or NoVerdicts(),
+        verdicts=HeldOpens(opens, words.trouble) if opens else NoVerdicts(),
         holdings=store.containments,
         ledger=store,
         notes=Notes(store.state.fd),

@@ -211,3 +211,19 @@ def test_whatever_is_written_is_taken_or_told_with_its_key(data: dict[str, objec
     except ConfigError as error:
         assert error.problems
         assert all(problem.key and "\n" not in str(problem) for problem in error.problems)
+
+
+DIGEST = "ab" * 32
+
+
+def test_what_is_never_contained_is_a_digest_or_a_unit(tmp_path: Path, tree: Path) -> None:
+    text = f'[[tree]]\npath = "{tree}"\n[contain]\nnever = ["{DIGEST}", "backup@nas.service"]\n'
+    section = Config.load(write(tmp_path, text)).contain
+    assert section.digests == (bytes.fromhex(DIGEST),) and section.units == ("backup@nas.service",)
+    assert Config.load(write(tmp_path, f'[[tree]]\npath = "{tree}"\n')).contain.release_after_s == 0
+
+
+@pytest.mark.parametrize("name", ["rsync", "/usr/bin/rsync", "ab" * 31, "*.service", "a/b.service", "", "backup.slice"])
+def test_the_name_of_a_program_spares_nothing(tmp_path: Path, tree: Path, name: str) -> None:
+    (problem,) = refused(write(tmp_path, f'[[tree]]\npath = "{tree}"\n[contain]\nnever = ["{name}"]\n')).problems
+    assert problem.key == "contain.never[0]"

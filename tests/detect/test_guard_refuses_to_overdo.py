@@ -126,6 +126,20 @@ def test_observing_turns_every_action_into_an_alert(mode: Mode, action: Action) 
     assert hard[0].action is Action.ALERT and hard[0].severity is Severity.HIGH
 
 
+def test_an_alert_only_tree_may_hold_for_a_while_and_nothing_else() -> None:
+    rules = GuardRules(modes=(Mode.ALERT_ONLY, Mode.OBSERVE), hold_in_alert_only=True)
+    flags = FactFlag.EXECUTABLE | FactFlag.PHI_TEXT
+    row = {"flags": flags, "exposed_read": 1, "destroyed_60s": 1}
+    assert decide(Guard(rules), batch(row), wish(Action.CONTAIN))[0].action is Action.CONTAIN
+    for action in (Action.SEAL, Action.QUARANTINE):
+        assert decide(Guard(rules), batch(row), wish(action))[0].action is Action.ALERT
+    assert decide(Guard(rules), batch({**row, "tree": 1}), wish(Action.CONTAIN))[0].action is Action.ALERT
+    guard = Guard(rules)  # what is contained already: the files beside it are not touched either
+    decide(guard, batch(row), wish(Action.CONTAIN))
+    again = decide(guard, batch({**row, "disguised": 1, "executable": 1}), wish(Action.CONTAIN))
+    assert {x.action for x in again} == {Action.ALERT}
+
+
 def test_a_tree_without_a_mode_is_only_observed() -> None:
     (decision,) = decide(Guard(ACT), batch({"destroyed_60s": 1, "tree": 3}), wish(Action.CONTAIN))
     assert decision.action is Action.ALERT

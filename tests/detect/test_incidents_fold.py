@@ -108,6 +108,38 @@ def test_when_containment_took_hold_is_noted_once() -> None:
     assert incidents.contained("other", 9) is None
 
 
+def test_what_is_preserved_is_not_lost() -> None:
+    guard = Guard(ACT)
+    incidents = Incidents(guard.losses)
+    seen = batch(*lost(5, actor=5))
+    (contained,) = decide(guard, seen, wish(Action.ALLOW, 5))
+    incident, _ = incidents.fold(contained, seen.facts[4])
+    assert (incident.files_preserved, incident.files_lost) == (0, 5)
+    incident = incidents.preserved(incident.id, 4)  # type: ignore[assignment]
+    assert (incident.files_preserved, incident.files_lost) == (4, 1)
+    again, _ = incidents.fold(decision(seq=9, actor=5, mono_ns=contained.mono_ns), seen.facts[4])
+    assert (again.files_preserved, again.files_lost) == (4, 1), "a later decision does not undo it"
+    assert incidents.preserved("other", 1) is None
+
+
+def test_since_when_it_is_held_is_noted_once() -> None:
+    incidents = Incidents()
+    first, _ = incidents.fold(decision(), facts())
+    held = incidents.contained(first.id, 9, 7)
+    assert held is not None and (held.held_at_ns, held.contained_at_ns) == (7, 9)
+    again = incidents.contained(first.id, 19, 17)
+    assert again is not None and (again.held_at_ns, again.contained_at_ns) == (7, 9)
+
+
+def test_the_rate_counts_steps_over_the_time_between() -> None:
+    incidents = Incidents()
+    one, _ = incidents.fold(decision(event_at_ns=100 * S), facts(1))
+    assert one.files_per_s == 0.0
+    for n in range(1, 11):
+        last, _ = incidents.fold(decision(seq=n, event_at_ns=100 * S + n * S // 4), facts(n + 1))
+    assert last.files_touched == 11 and last.files_per_s == 4.0
+
+
 def test_memory_is_bounded_and_the_quiet_leave() -> None:
     incidents = Incidents(open_limit=10)
     for actor in range(50):

@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from shieldd import containment
+from shieldd.config import Config
 from shieldd.containment import BOOT_ID
 from shieldd.errors import ShieldError
 from shieldd.model.contained import Containment, Fate, Holding, Member, Sent, Signalled, Spared, Trait
 from shieldd.model.decision import Action, ActionKind, Decision, Outcome, Severity, Verdict
+from shieldd.model.held import HoldStatus
+from shieldd.model.held import Verdict as Held
 from shieldd.model.incident import Incident, State
 from shieldd.native.actors import Actors
 from shieldd.native.freeze import Freezer
@@ -388,3 +393,51 @@ def test_containments_come_back_from_the_store_as_they_were(world: World) -> Non
     world.store.containments.save(held)
     assert world.store.containments.of("t") == held and world.store.containments.held() == [held]
     assert world.store.containments.of("other") is None
+
+
+class Answerer:
+    """Who holds opens, as far as containment asks."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[int, Held] = {}
+        self.refuse = False
+
+    def set_verdict(self, actor: int, verdict: Held) -> None:
+        if self.refuse:
+            raise ShieldError("hold.verdicts")
+        self.verdicts[actor] = verdict
+
+    def status(self) -> HoldStatus:
+        return SimpleNamespace(running=True)  # type: ignore[return-value]
+
+    def pids(self) -> tuple[int, ...]:
+        return ()
+
+
+@pytest.fixture
+def built(tmp_path: Path, zoo: Zoo) -> Iterator[tuple[Contain, Answerer, Zoo, list[str]]]:
+    """As the composition makes it: the real table of actors, the real signal, the real store."""
+    tree = tmp_path / "guarded"
+    tree.mkdir()
+    config = Config.personal([tree], state_dir=tmp_path / "state", socket=tmp_path / "s")
+    answerer, said = Answerer(), list[str]()
+    words = containment.Words(lambda *word: said.append(word[1]), lambda code, text: said.append(code), lambda *x: None)
+    with Store(tmp_path / "state" / "shieldd.db", roots=[os.fsencode(tree)]) as store:
+        trees = Trees([GuardedTree(0, os.fsencode(tree), -1)])
+        made = containment.build(lambda: config, store, trees, Actors(), words, opens=answerer)
+        yield made, answerer, zoo, said
+        made.stop()
+
+
+def test_as_it_is_composed_an_attack_is_held_and_let_go(built: tuple[Contain, Answerer, Zoo, list[str]]) -> None:
+    contain, answerer, zoo, said = built
+    top = zoo.start(TWO)
+    actor, _ = Actors().of(top.pid)
+    held = contain.contain(decision(actor), incident(actor=actor))
+    assert held is not None and {x.pid for x in held.stopped} == set(session(top.pid))
+    assert answerer.verdicts == {actor: Held.DENY} and not zoo.advances("child")
+    contain.release("threat01", why="x")
+    assert answerer.verdicts == {actor: Held.NONE}
+    until(lambda: zoo.advances("child") and zoo.advances("top"))
+    answerer.refuse = True
+    assert contain.deny(actor) == 0 and said[-1] == "hold.verdicts"
