@@ -147,18 +147,18 @@ class Threat:
     tree: bytes
     actions: tuple[ActionRecord, ...]
     files_touched: int
-    files_preserved: int
     files_lost: int
-    files_per_s: float
     first_event_at_ns: Instant
     decided_at_ns: Instant
-    held_at_ns: Instant
     contained_at_ns: Instant
-    containment: Containment | None
     reasons: tuple[Reason, ...]
     attack: tuple[str, ...]
     verdict: Judgement | None
     note: str
+    held_at_ns: Instant
+    files_preserved: int
+    files_per_s: float
+    containment: Containment | None
 
 
 @dataclass(frozen=True, slots=True)
