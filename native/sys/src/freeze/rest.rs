@@ -143,7 +143,8 @@ impl Group {
 pub(super) fn at_rest(now: &Seen) -> (bool, bool) {
     let stopped = |state: u8| matches!(state, b'T' | b't' | b'Z' | b'X');
     if now.threads <= 1 || !(stopped(now.state) || now.state == b'D') {
-        return (stopped(now.state), now.state == b'D');
+        let waits = now.state == b'D' && waits_for_its_child(now.pid);
+        return (stopped(now.state) || waits, now.state == b'D' && !waits);
     }
     let states = stat::threads(now.pid);
     let still = states.iter().all(|&x| stopped(x));
@@ -151,4 +152,10 @@ pub(super) fn at_rest(now: &Seen) -> (bool, bool) {
         still,
         !still && states.iter().all(|&x| stopped(x) || x == b'D'),
     )
+}
+
+/// Whether it is in vfork(2), asleep until its child, which is stopped too, runs a program or ends.
+fn waits_for_its_child(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/wchan"))
+        .is_ok_and(|at| at == b"kernel_clone" || at == b"wait_for_vfork_done")
 }
