@@ -16,11 +16,15 @@
 //! owner's quota until then. `Options::hardlinks = false` does without. Images have no effect on the file.
 
 mod ahead;
+mod applying;
 pub mod copy;
+pub mod counts;
 pub mod evict;
 pub mod index;
 pub mod linking;
 mod loading;
+mod merging;
+mod object;
 pub mod place;
 pub mod ranges;
 mod reading;
@@ -32,9 +36,10 @@ pub mod version;
 pub mod walk;
 pub mod writer;
 
+pub use counts::Counts;
 pub use evict::{Evicted, Policy};
 pub use index::{Found, Index, Query, Standing};
 pub use settle::Settled;
-pub use vault::{Counts, Options, Vault};
+pub use vault::{Options, Vault};
 pub use version::{About, Kind, Version, VersionId};
 pub use walk::{Progress, Walk};

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::vault::{Object, Vault};
+use super::object::Object;
+use super::vault::Vault;
 use super::version::VersionId;
 use crate::files::trouble::Result;
 

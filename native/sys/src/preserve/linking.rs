@@ -9,8 +9,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::counts::Count;
 use super::record::Record;
-use super::vault::{fitting, Count, Vault};
+use super::vault::{fitting, Vault};
 use super::version::{name_hash, About, Attributes, Kind, Version, VersionId};
 use crate::files::open::{check_path, open_beneath};
 use crate::files::ours::Ours;

@@ -10,8 +10,9 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::copy::{through, Buffer};
+use super::counts::Count;
 use super::record::Record;
-use super::vault::{attributes, Count, Vault};
+use super::vault::{attributes, Vault};
 use super::version::{About, Kind, Version, VersionId};
 use crate::files::trouble::Result;
 

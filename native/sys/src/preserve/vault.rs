@@ -5,16 +5,18 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{fstat, openat, unlinkat, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{fstat, openat, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::ahead::Ahead;
 use super::copy::{whole, Buffer, Ways, SMALL};
+use super::counts::{Count, Counters, Counts};
 use super::linking::Linked;
+use super::object::Object;
 use super::place::Place;
 use super::ranges::Sessions;
 use super::record::{Record, XATTRS_MAX};
@@ -55,53 +57,6 @@ impl Default for Options {
             hardlinks: true,
             trees: Vec::new(),
         }
-    }
-}
-
-/// What was done since the vault was opened, by this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Counts {
-    /// Hard links made.
-    pub links: u64,
-    /// Copies made.
-    pub images: u64,
-    /// Ranges kept.
-    pub ranges: u64,
-    /// Bytes copied.
-    pub bytes: u64,
-    /// Versions whose content was there already.
-    pub shared: u64,
-    /// Not made: too little free space, or the quota used up.
-    pub no_room: u64,
-    /// Not made: larger than is copied whole.
-    pub too_large: u64,
-    /// Not made for any other reason.
-    pub failed: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters([AtomicU64; 8]);
-
-#[derive(Clone, Copy)]
-pub(super) enum Count {
-    Links,
-    Images,
-    Ranges,
-    Bytes,
-    Shared,
-    NoRoom,
-    TooLarge,
-    Failed,
-}
-
-impl Counters {
-    pub(super) fn add(&self, what: Count, n: u64) {
-        self.0[what as usize].fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self, what: Count) -> u64 {
-        self.0[what as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -403,11 +358,7 @@ impl Vault {
 
     /// The file `fd` of the object `id`, which has its name but no record.
     pub(super) fn object(&self, id: VersionId, fd: OwnedFd) -> Object<'_> {
-        Object {
-            fd: Some(fd),
-            images: &self.place.images,
-            name: Some(id.name()),
-        }
+        Object::new(fd, &self.place.images, id)
     }
 }
 
@@ -415,47 +366,6 @@ impl Drop for Vault {
     fn drop(&mut self) {
         for (id, fd) in self.ahead.end() {
             drop(self.object(id, fd));
-        }
-    }
-}
-
-/// An object on its way; it loses its name again unless it is kept.
-pub(super) struct Object<'a> {
-    fd: Option<OwnedFd>,
-    images: &'a OwnedFd,
-    name: Option<[u8; 16]>,
-}
-
-impl Object<'_> {
-    /// The file.
-    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>> {
-        let fd = self.fd.as_ref().map(AsFd::as_fd);
-        fd.ok_or_else(|| Trouble::new("file.io", "copy was given away"))
-    }
-
-    /// The file, which stays.
-    pub(super) fn into_fd(mut self) -> Result<OwnedFd> {
-        self.name = None;
-        let fd = self.fd.take();
-        fd.ok_or_else(|| Trouble::new("file.io", "copy was given away"))
-    }
-
-    /// Its inode.
-    pub(super) fn ino(&self) -> Result<u64> {
-        let stat = fstat(self.fd()?).map_err(|e| Trouble::data(e, "copy cannot be looked at"))?;
-        Ok(stat.st_ino)
-    }
-
-    /// It has its record: it stays.
-    pub(super) fn keep(&mut self) {
-        self.name = None;
-    }
-}
-
-impl Drop for Object<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = self.name {
-            let _gone = unlinkat(self.images, name.as_slice(), AtFlags::empty());
         }
     }
 }
