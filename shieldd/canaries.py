@@ -68,6 +68,7 @@ class Canaries:
         self._path_hash = path_hash
         self._planted: set[Planted] = set()
         self._hashes = np.zeros(0, np.uint64)
+        self._trees: tuple[GuardedTree, ...] = ()
         self._load()
 
     def __len__(self) -> int:
@@ -104,16 +105,33 @@ class Canaries:
 
     def remember(self, trees: Sequence[GuardedTree]) -> None:
         """Compute the keys by which batches are marked."""
+        self._trees = tuple(trees)
         self._index(trees)
 
     def mark(self, batch: Batch) -> None:
-        """Set `FactFlag.CANARY` on the rows whose file (or whose file before a rename) is a canary."""
+        """Set `FactFlag.CANARY` on the rows whose file (or whose file before a rename) is a canary.
+
+        Canaries below a directory that was renamed are known by their new names from the next batch on.
+        """
         if not len(self._hashes) or not len(batch):
             return
+        for row in np.flatnonzero(batch.events["kind"] == Kind.RENAME_DIR).tolist():
+            self._moved(int(batch.events[row]["tree"]), batch.old_path(row) or b"", batch.path(row))
         hit = np.isin(batch.facts["path_hash"], self._hashes) | np.isin(batch.facts["from_hash"], self._hashes)
         if hit.any():
             hit &= batch.events["kind"] <= Kind.ATTRIB
             batch.facts["flags"][hit] |= np.uint64(FactFlag.CANARY)
+
+    def _moved(self, index: int, old: bytes, new: bytes) -> None:
+        tree = next((x for x in self._trees if x.index == index), None)
+        if tree is None or not old:
+            return
+        below = {x for x in self._planted if x.tree == tree.root and x.path.startswith(old + b"/")}
+        if below:
+            self._planted -= below
+            self._planted |= {Planted(tree.root, new + x.path[len(old) :]) for x in below}
+            self._save()
+            self._index([tree])
 
     def _index(self, trees: Sequence[GuardedTree]) -> None:
         keys = {x.root: x for x in trees}

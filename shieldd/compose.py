@@ -22,8 +22,9 @@ from shieldd import __version__, fingerprints, judge, logs, service
 from shieldd.api.listen import Listener, listen, passed
 from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
+from shieldd.attribution import Attribution
 from shieldd.canaries import Canaries, canary_secret
-from shieldd.config import Config, ConfigError, DaemonMode, WatchBackend
+from shieldd.config import Config, ConfigError, DaemonMode
 from shieldd.detect import canary
 from shieldd.detect.guard import Guard
 from shieldd.detect.incidents import Incidents
@@ -38,6 +39,7 @@ from shieldd.lookout import Lookout
 from shieldd.model.decision import Severity
 from shieldd.model.event import EVENT, FACTS, Kind
 from shieldd.native import envelope, observe
+from shieldd.native.actors import Actors
 from shieldd.pipeline import Judgement, Pipeline
 from shieldd.recovery import recover
 from shieldd.respond import GuardedTree, Trees
@@ -46,10 +48,10 @@ from shieldd.respond.quarantine import Quarantine
 from shieldd.respond.seal import Sealer
 from shieldd.selftest import self_test
 from shieldd.signals import Signals
+from shieldd.sources import choose
 from shieldd.store import Store
 from shieldd.store.retention import Keep
 from shieldd.survey import Found, Survey
-from shieldd.watch import Source, Tree
 
 CHECK_S: Final = 1.0  # pace of the main thread: watchdog, threads alive, housekeeping
 PIPELINE_LATE_S: Final = 5.0  # a loop that has not turned for so long is reported and not vouched for
@@ -114,7 +116,8 @@ class Daemon:
         trees = Trees([_opened(index, tree.root) for index, tree in enumerate(config.tree)])
         baseline, windows = observe.Baseline(config.watch.baseline_files), observe.Windows()
         fingerprints.load(baseline, store.state.fd)
-        source = _source(config, trees, baseline, windows)
+        actors = Actors(own=[os.getpid()])
+        source, why_not = choose(config, trees, baseline, windows, actors)
         journal = envelope.Journal(fingerprints.state_directory(store.state.fd, b"journal"))
         held_fd = fingerprints.state_directory(store.state.fd, b"quarantine")
         host_id = config.daemon.host_id.encode()
@@ -165,6 +168,7 @@ class Daemon:
             acts,
             lookout,
             streams,
+            who=Attribution(actors),
             mark=canaries.mark,
             alive=self._turned,
         )
@@ -189,6 +193,7 @@ class Daemon:
             is_canary=canaries.is_one,
             read_trace=_read_trace,
             started_ns=time.time_ns(),
+            why_no_fanotify=why_not,
         )
         self._survey = Survey(
             [(tree, section.globs) for tree, section in zip(trees, config.tree, strict=True)],
@@ -382,27 +387,6 @@ def _opened(index: int, root: bytes) -> GuardedTree:
     except OSError as error:
         raise ShieldError("watch.root", "a guarded tree cannot be opened", errno=error.errno, path=root) from error
     return GuardedTree(index, root, fd)
-
-
-def _source(config: Config, trees: Trees, baseline: observe.Baseline, windows: observe.Windows) -> Source:
-    watched = [
-        Tree(root=tree.root, root_fd=tree.root_fd, exclude=section.globs, index=tree.index)
-        for tree, section in zip(trees, config.tree, strict=True)
-    ]
-    if config.watch.backend is WatchBackend.PYINOTIFY:
-        from shieldd.watch.pyinotify_source import PyinotifySource  # noqa: PLC0415 - only where it is asked for
-
-        return PyinotifySource(watched, inspect=config.watch.inspect, baseline=baseline, windows=windows)
-    from shieldd.watch.native_source import NativeSource  # noqa: PLC0415
-
-    return NativeSource(
-        watched,
-        inspect=config.watch.inspect,
-        coalesce_ms=config.watch.coalesce_ms,
-        capacity=config.watch.queue,
-        baseline=baseline,
-        windows=windows,
-    )
 
 
 def _listener(config: Config) -> Listener:

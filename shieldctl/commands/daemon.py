@@ -49,6 +49,7 @@ def _print_status(answer: dict[str, Any], screen: Screen) -> None:
                 f"{watch['directories']} directories with {watch['backend']}; {watch['events']} events, "
                 f"{watch['lost']} lost, {watch['overflows']} overflows, {watch['rescans']} rescans",
             ),
+            ("which means", watch["means"]),
             *([("blind since", watch["blind_since"])] if watch["blind_since"] else []),
             ("threats", f"{counts['threats_open']} open of {counts['threats']}"),
             ("files", f"{counts['sealed']} sealed, {counts['quarantined']} in quarantine"),

@@ -94,8 +94,10 @@ class TreeMode(StrEnum):
 
 
 class WatchBackend(StrEnum):
-    """Which source reads the kernel."""
+    """Which source reads the kernel; `auto`: fanotify in the service where it may run, else `native`."""
 
+    AUTO = "auto"
+    FANOTIFY = "fanotify"
     NATIVE = "native"
     PYINOTIFY = "pyinotify"
 
@@ -147,7 +149,7 @@ class TreeSection(Section):
 class WatchSection(Section):
     """`[watch]`."""
 
-    backend: WatchBackend = WatchBackend.NATIVE
+    backend: WatchBackend = WatchBackend.AUTO
     coalesce_ms: Annotated[int, _count(0, 10_000)] = 1
     queue: Annotated[int, _count(1024, 16_777_216)] = 262_144
     baseline_files: Annotated[int, _count(1024, 20_000_000)] = 500_000

@@ -67,6 +67,7 @@ class Parts:
     contain: Contain | None = None
     survey: Survey | None = None
     restorer: Restorer | None = None
+    why_no_fanotify: str = ""
     ready: bool = False
     stopping: bool = False
 

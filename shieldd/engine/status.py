@@ -15,7 +15,8 @@ from shieldd.watch import SourceStatus
 
 LOW_SPACE_BYTES: Final = 256 << 20
 WATCHES_LIMIT: Final = "/proc/sys/fs/inotify/max_user_watches"
-INOTIFY_WORDS: Final = "changes are seen when they are done; no process is named or held"
+NAMED: Final = "every event names its process"
+UNNAMED: Final = "changes are seen when they are done; no process is named or held"
 
 
 class Status:
@@ -52,6 +53,8 @@ class Status:
             ),
             watch=a.WatchStatus(
                 backend=seen.backend,
+                attribution=seen.attribution,
+                means=_means(parts, seen),
                 watches=seen.watches,
                 directories=seen.directories,
                 events=seen.events,
@@ -85,7 +88,7 @@ class Status:
         allowed = _number(WATCHES_LIMIT)
         p50, p99 = parts.pipeline.counters.quantiles_ms()
         checks = [
-            _check("watch", seen.blind_since_ns is None, f"{seen.backend}, {seen.watches} directories; {INOTIFY_WORDS}",
+            _check("watch", seen.blind_since_ns is None, f"{seen.backend}: {_means(parts, seen)}",
                    "shieldctl status shows where and since when; the rescan ends it"),
             _check("watch limit", seen.watches < allowed * 0.8 if allowed else True,
                    f"{seen.watches} of {allowed} watches in use", "sysctl fs.inotify.max_user_watches=524288",
@@ -160,6 +163,13 @@ class Status:
         if seen.blind_since_ns is not None:
             return a.Health.BLIND
         return a.Health.DEGRADED if parts.troubles.now() else a.Health.READY
+
+
+def _means(parts: Parts, seen: SourceStatus) -> str:
+    """What the source of events can do here, and why it is not the one that can do more."""
+    if seen.attribution:
+        return NAMED
+    return f"{UNNAMED} ({parts.why_no_fanotify})" if parts.why_no_fanotify else UNNAMED
 
 
 def _survey_words(parts: Parts) -> str:

@@ -152,3 +152,17 @@ def entries(fd: int) -> Iterator[tuple[bytes, bool, os.stat_result | None]]:
             except FileNotFoundError:
                 status = None
             yield name, entry.is_dir(follow_symlinks=False), status
+
+
+def list_dir(root_fd: int, path: bytes, mount: int) -> list[tuple[bytes, bool, os.stat_result | None]] | None:
+    """`entries` of a directory below a root; empty where it is gone, None where its listing broke off."""
+    try:
+        fd = open_dir(root_fd, path, mount)
+    except OSError:
+        return []
+    try:
+        return list(entries(fd))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

@@ -14,10 +14,10 @@ from shieldd.model.event import EventFlag, Kind
 from shieldd.native.files import is_own_name
 from shieldd.native.watch import excluded
 from shieldd.watch import Tree
-from shieldd.watch.directories import NONE, Directories, MountPointError, entries, mount_of, open_dir
+from shieldd.watch.directories import NONE, Directories, MountPointError, list_dir, mount_of, open_dir
 from shieldd.watch.kernel_queue import KernelQueue, Raw, records
 from shieldd.watch.records import Announcements, Place, Record, Records
-from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, refresh, stamp
+from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, known_below, refresh, stamp
 
 MOVE_WAIT_NS = 20_000_000  # how long the second half of a move may take
 
@@ -82,6 +82,8 @@ class State:
         elif raw.name:
             directory, place = bool(raw.mask & n.IN_ISDIR), (raw.wd, raw.name)
             own = not directory and is_own_name(raw.name)
+            if raw.mask & n.IN_CREATE:
+                self._taken_again(place)
             if raw.mask & n.IN_MOVED_FROM:
                 unseen = own or self._excluded(entry.tree, self.path(place), directory=directory)
                 self.moves.append(Move(raw.cookie, place, entry.tree, self.mono_ns, directory, unseen))
@@ -115,10 +117,9 @@ class State:
 
     def _was_scanned(self, place: Place) -> bool:
         names = self._scanned.get(place[0], (set(), 0))[0]
-        if place[1] not in names:
-            return False
-        names.remove(place[1])
-        return True
+        found = place[1] in names
+        names.discard(place[1])
+        return found
 
     def record(self, kind: Kind, tree: int, place: Place, path: bytes) -> Record:
         """A new record of now."""
@@ -151,9 +152,8 @@ class State:
 
     def blind(self, tree: int) -> None:
         """Something of this tree may have been missed: a rescan is due."""
-        entry = self.trees[tree]
-        entry.rescan = True
-        entry.blind_since_ns = entry.blind_since_ns or self.at_ns
+        self.trees[tree].rescan = True
+        self.trees[tree].blind_since_ns = self.trees[tree].blind_since_ns or self.at_ns
 
     def _notice(self, kind: Kind, tree: int, path: bytes) -> None:
         notice = self.notices.get((kind, tree))
@@ -204,6 +204,7 @@ class State:
         source = next((m for m in reversed(self.moves) if m.cookie == cookie), None)
         if source is not None:
             self.moves.remove(source)
+        self._taken_again(place)
         hidden = own or self._excluded(tree, self.path(place), directory=directory)
         if source is None or source.unseen or hidden or source.tree != tree:
             if source is not None:
@@ -215,11 +216,21 @@ class State:
         else:
             self._renamed(tree, source, place)
 
+    def _taken_again(self, place: Place) -> None:
+        """A name that something moved away from is in use again: whatever left went out of our sight."""
+        for source in [move for move in self.moves if move.place == place]:
+            self.moves.remove(source)
+            self._ended(source)
+
     def _ended(self, source: Move) -> None:
         if source.unseen or source.place[0] not in self.directories.by_id:
             return
         if source.directory:
+            went = known_below(self.directories, self.known, self.directories.child(*source.place))
+            above = self.path(source.place) + b"/"
             self._directory_gone(source.place)
+            for place, below in (x for x in went if not self.records.touched(x[0])):
+                self._add(self.record(Kind.DELETE, source.tree, place, above + below))
         elif not self.announced.takes(source.tree, self.path(source.place), (Kind.RENAME,), self.mono_ns):
             self._operation(source.tree, source.place, Kind.DELETE, held=False)
 
@@ -237,8 +248,7 @@ class State:
             refresh(self.known.setdefault(place[0], {}), place[1], self.trees[tree].fd, path)
             return
         live = self.records.live(source.place)
-        carried = live is not None and live.kind is not Kind.DELETE and not live.old_path
-        if live is not None and carried and not self.records.touched(place):
+        if live and live.kind is not Kind.DELETE and not live.old_path and not self.records.touched(place):
             self.counts.merged += 2
             self.records.carry(live, path, place)
             return
@@ -262,8 +272,7 @@ class State:
         self._enter(entry.tree, place)
 
     def _enter(self, tree: int, place: Place) -> None:
-        met = self._meet(tree, place)
-        if met is not None:
+        if (met := self._meet(tree, place)) is not None:
             self.follow(tree, met, report=True)
 
     def _directory_gone(self, place: Place) -> None:
@@ -364,8 +373,7 @@ class State:
                         record = self.record(Kind.MAKE_DIR, tree, place, self.path(place))
                         record.flags = EventFlag.SYNTHETIC
                         self._add(record)
-                    met = self._meet(tree, place)
-                    if met is not None:
+                    if (met := self._meet(tree, place)) is not None:
                         stack.append(met)
                 elif not report and status is not None:
                     self.known.setdefault(id_, {})[name] = stamp(status)
@@ -385,16 +393,9 @@ class State:
         root, path = self.trees[tree], self.directories.path(id_)
         if path is None:
             return []
-        try:
-            fd = open_dir(root.fd, path, root.mount)
-        except OSError:
-            return []
-        try:
-            found = list(entries(fd))
-        except OSError:
+        found = list_dir(root.fd, path, root.mount)
+        if found is None:
             self.blind(tree)  # an unreadable end of a listing: the rescan tells
-            found = []
-        finally:
-            os.close(fd)
+            return []
         prefix = path + b"/" if path else b""
         return [e for e in found if not self._excluded(tree, prefix + e[0], directory=e[1])]

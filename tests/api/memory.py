@@ -185,7 +185,11 @@ class MemoryEngine(MemoryRestore):
             config_source=b"/etc/shieldd/shieldd.toml",
             trees=(a.TreeStatus(TREE, "act", 6),),
             watch=a.WatchStatus(
-                "native", 1200, 1200, 48_211, 9_120, 0, 0, 0, 0, 3, 0, (a.NotCovered(b"/srv/phi/nfs", "nfs"),)
+                "native",
+                False,
+                "changes are seen when they are done; no process is named or held",
+                *(1200, 1200, 48_211, 9_120, 0, 0, 0, 0, 3, 0),
+                (a.NotCovered(b"/srv/phi/nfs", "nfs"),),
             ),
             policy=a.PolicyStatus("active", "2026.11.1", "9f" * 32, ""),
             keys="ready",

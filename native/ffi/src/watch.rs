@@ -166,6 +166,15 @@ impl Observer for Deep<'_> {
         self.inspector
             .inspect(root, path, old(from), event, &mut baseline, facts);
     }
+
+    fn moved(&mut self, tree: u16, from: &[u8], to: &[u8]) {
+        let mut baseline = lock(self.baseline);
+        let key = baseline.key();
+        baseline.rename(
+            names::path_hash(&key, tree, from),
+            names::path_hash(&key, tree, to),
+        );
+    }
 }
 
 /// Knows names only.

@@ -12,6 +12,7 @@ use shieldd_core::baseline::Baseline;
 use shieldd_core::content::{self, names, Samples, WINDOW};
 use shieldd_core::event::{self, Event, Kind};
 use shieldd_core::facts::{flags, Facts};
+use shieldd_core::windows::judge::ENCRYPTED_LIKE;
 
 use crate::files::open::foreign_links;
 
@@ -158,7 +159,13 @@ impl Inspector {
                 let read = samples.bytes();
                 self.stats.looked += 1;
                 self.stats.bytes += read;
-                baseline.put(out.path_hash, now);
+                // being cut short, perhaps to be written anew: what it was is compared with once its writer is done
+                let cutting = ev.flags & event::flags::OPEN != 0
+                    && out.encrypted_like < ENCRYPTED_LIKE
+                    && before.as_ref().is_some_and(|old| out.size < old.size);
+                if !cutting {
+                    baseline.put(out.path_hash, now);
+                }
             }
             Err(_) => {
                 out.flags |= flags::UNSEEN;

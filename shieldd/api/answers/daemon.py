@@ -58,9 +58,17 @@ class NotCovered:
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
-    """The source; counters since start."""
+    """The source; counters since start.
+
+    Attributes:
+        backend: fanotify, native (inotify) or pyinotify.
+        attribution: whether events name the process behind them.
+        means: what this source can and cannot do here, for people.
+    """
 
     backend: str
+    attribution: bool
+    means: str
     watches: int
     directories: int
     events: int

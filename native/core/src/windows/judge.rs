@@ -120,8 +120,14 @@ pub fn judge(
     };
     let mine = moved.is_some() || outputs.at(facts.path_hash).is_some();
     let over = event.flags & event::flags::OVER != 0;
+    let open = event.flags & event::flags::OPEN != 0;
+    let in_the_making = !over
+        && outputs
+            .at(facts.path_hash)
+            .or(moved.as_ref())
+            .is_some_and(|o| o.unclosed);
     let judgement =
-        if known && facts.has(flags::LOOKED) && (!did(ops, Kind::Rename) || over || !mine) {
+        if known && facts.has(flags::LOOKED) && !in_the_making && (!did(ops, Kind::Rename) || over || !mine) {
             in_place(outputs, event, facts)
         } else {
             Judgement::default()
@@ -138,6 +144,7 @@ pub fn judge(
             born_ns: moved.map_or(now_ns, |o| o.born_ns),
             at_ns: now_ns,
             proved: facts.has(flags::REPLACED),
+            unclosed: open && (in_the_making || !known),
         });
     }
     judgement
@@ -180,10 +187,18 @@ fn lost_in_place(event: &Event, facts: &Facts) -> bool {
     if encrypted && !was_encrypted && !kept && !formats::is_dense(facts.format) {
         return facts.similarity >= 0.0;
     }
-    if kept || facts.has(flags::STRUCTURE_OK) || event.flags & event::flags::OPEN != 0 {
+    if event.flags & event::flags::OPEN != 0 {
         return false;
     }
-    facts.has(flags::PREV_STRUCTURE_OK)
+    let misnamed = facts.has(flags::EXT_KNOWN) && !facts.has(flags::MAGIC_MATCHES_EXT);
+    if type_changed(facts) && misnamed && !kept {
+        return true; // well-formed, but nothing of what its name says
+    }
+    if facts.has(flags::STRUCTURE_OK) {
+        return false;
+    }
+    let cut = facts.size < facts.prev_size / 10 * 9;
+    facts.has(flags::PREV_STRUCTURE_OK) && (!kept || cut)
 }
 
 /// A known file was deleted.

@@ -42,6 +42,8 @@ pub struct Output {
     pub born_ns: u64,
     /// Last written or claimed, ns.
     pub at_ns: u64,
+    /// Nobody has closed it since it was made: it is not there yet.
+    pub unclosed: bool,
     /// Its content was proved to be that of the file of the same stem.
     pub proved: bool,
 }

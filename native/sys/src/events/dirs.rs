@@ -162,6 +162,23 @@ impl Dirs {
         out
     }
 
+    /// The directory and all below it, each with its path relative to it: empty, or ending in a slash.
+    pub(crate) fn below(&self, id: i32) -> Vec<(i32, Vec<u8>)> {
+        let mut out = vec![(id, Vec::new())];
+        let mut at = 0;
+        while at < out.len() {
+            let (above, prefix) = out[at].clone();
+            for child in self.children(above) {
+                let mut path = prefix.clone();
+                path.extend_from_slice(&self.by_id[&child].name);
+                path.push(b'/');
+                out.push((child, path));
+            }
+            at += 1;
+        }
+        out
+    }
+
     /// Takes the directory and all below it out; returns their ids.
     pub(crate) fn remove(&mut self, seed: u64, id: i32) -> Vec<i32> {
         if !self.by_id.contains_key(&id) {

@@ -32,6 +32,9 @@ pub trait Observer {
         event: &Event,
         facts: &mut Facts,
     );
+
+    /// A directory above this file got another name: what is known of the file goes along. Paths are relative to the root.
+    fn moved(&mut self, _tree: u16, _from: &[u8], _to: &[u8]) {}
 }
 
 /// One batch, reused between calls.

@@ -1,5 +1,6 @@
 //! The taking side: turns queued records into events, keeps the known state, and carries out rescans in slices.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -30,6 +31,12 @@ struct Rescan {
     busy: Duration,
 }
 
+/// A file that was cut short by somebody who has not closed it: `truncate(2)` never will, so after so long without
+/// another change it is looked at as it is.
+const CUT: Duration = Duration::from_secs(2);
+/// So many of them at a time.
+const CUTS: usize = 65_536;
+
 /// The consumer's side.
 pub(super) struct Drain {
     pub(super) current: Pending,
@@ -37,6 +44,8 @@ pub(super) struct Drain {
     pub(super) known: Known,
     rows: Rows,
     renumbered: Vec<(i32, i32)>,
+    departed: Vec<(i32, Vec<(i32, Vec<u8>)>)>,
+    cuts: HashMap<(i32, Box<[u8]>), (Instant, u16)>,
     walk: Option<Rescan>,
     walks: u32,
     rest_until: Instant,
@@ -71,6 +80,7 @@ impl Side<State> for Drain {
             });
         self.at = 0;
         self.renumbered.append(&mut state.renumbered);
+        self.departed = std::mem::take(&mut state.departed);
         for (tree, dir, path) in state.own.drain(..) {
             let name = path.rsplit(|&b| b == b'/').next().unwrap_or(&path);
             match stat_in(self.rows.root(tree), &path) {
@@ -130,10 +140,15 @@ impl Side<State> for Drain {
             return Some(Instant::now());
         }
         let due = state.trees.iter().any(|t| t.rescan || t.gone) || state.dirs.unwatched() > 0;
-        due.then_some(self.rest_until)
+        let cut = self.cuts.values().map(|(at, _)| *at).min();
+        let walk = due.then_some(self.rest_until);
+        [cut, walk].into_iter().flatten().min()
     }
 
     fn work(&mut self, state: &Mutex<State>) -> bool {
+        if self.cuts_due(state) {
+            return true;
+        }
         if self.walk.is_none() {
             self.begin(state);
         }
@@ -168,6 +183,8 @@ impl Drain {
             known,
             rows: Rows::new(roots),
             renumbered: Vec::new(),
+            departed: Vec::new(),
+            cuts: HashMap::new(),
             walk: None,
             walks: 0,
             rest_until: Instant::now(),
@@ -235,7 +252,10 @@ impl Drain {
                     {
                         event.ops |= 1 << Kind::Write as u16;
                     }
+                    let before = self.known.size(rec.dir, name).unwrap_or(0);
                     self.known.put(rec.dir, name, Stamp::of(&stat), 0);
+                    let cut = (stat.st_size as u64) < before;
+                    note_cut(&mut self.cuts, rec, name, cut);
                 }
             }
             now = Some(at.to_vec()).filter(|_| !moved.is_empty());
@@ -245,6 +265,91 @@ impl Drain {
         }
         let at = now.as_deref().unwrap_or(path);
         self.rows.add(event, (path, from, at), batch, observer);
+        match rec.kind {
+            Kind::RenameDir if rec.from_dir != NONE => self.carry_below(rec, state, observer),
+            Kind::RemoveDir if rec.from_dir != NONE => self.gone_below(rec, state, batch, observer),
+            _ => {}
+        }
+    }
+
+    /// What is known of the files below a renamed directory goes with its name.
+    fn carry_below(
+        &self,
+        rec: &Rec,
+        state: &Mutex<State>,
+        observer: &mut Option<&mut dyn Observer>,
+    ) {
+        let Some(observer) = observer.as_mut() else {
+            return;
+        };
+        let dirs = lock(state).dirs.below(rec.from_dir);
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for (id, below) in dirs {
+            for name in self.known.names(id) {
+                for (out, top) in [(&mut from, rec.from), (&mut to, rec.path)] {
+                    out.clear();
+                    out.extend_from_slice(top.of(&self.current.arena));
+                    out.push(b'/');
+                    out.extend_from_slice(&below);
+                    out.extend_from_slice(&name);
+                }
+                observer.moved(rec.tree, &from, &to);
+            }
+        }
+    }
+
+    /// The known files below a directory that was moved out of sight are gone with it.
+    fn gone_below(
+        &mut self,
+        rec: &Rec,
+        state: &Mutex<State>,
+        batch: &mut Batch,
+        observer: &mut Option<&mut dyn Observer>,
+    ) {
+        let Some(at) = self.departed.iter().position(|(top, _)| *top == rec.from_dir) else {
+            return;
+        };
+        let (_, dirs) = self.departed.swap_remove(at);
+        for (id, below) in dirs {
+            let mut prefix = rec.path.of(&self.current.arena).to_vec();
+            prefix.push(b'/');
+            prefix.extend_from_slice(&below);
+            for name in self.known.names(id) {
+                let path = self.current.path(&prefix, &name);
+                let mut gone = Rec::new(Kind::Delete, rec.tree, id, path, (rec.at_ns, rec.mono_ns));
+                gone.actor = rec.actor;
+                gone.pid = rec.pid;
+                self.row(&gone, state, batch, observer, &mut 0);
+            }
+        }
+    }
+
+    /// Puts a write into the current set for each file that was cut short and then left alone.
+    fn cuts_due(&mut self, state: &Mutex<State>) -> bool {
+        let now = Instant::now();
+        if !self.cuts.values().any(|(at, _)| *at <= now) {
+            return false;
+        }
+        let mut due = Vec::new();
+        self.cuts.retain(|(dir, name), (at, tree)| {
+            let over = *at <= now;
+            if over {
+                due.push((*tree, *dir, name.clone()));
+            }
+            !over
+        });
+        self.current.clear();
+        self.at = 0;
+        let mut prefix = Vec::new();
+        for (tree, dir, name) in due {
+            if lock(state).dirs.prefix(dir, &mut prefix) {
+                self.add(tree, Kind::Write, dir, &prefix, &name, 1);
+                if let Some(last) = self.current.recs.last_mut() {
+                    last.flags = 0;
+                }
+            }
+        }
+        self.has_rows()
     }
 
     fn begin(&mut self, state: &Mutex<State>) {
@@ -431,5 +536,23 @@ impl Drain {
                 }
             }
         }
+    }
+}
+
+/// Remembers a file that was cut short under an open descriptor, until it is closed or changed no more.
+fn note_cut(
+    cuts: &mut HashMap<(i32, Box<[u8]>), (Instant, u16)>,
+    rec: &Rec,
+    name: &[u8],
+    cut: bool,
+) {
+    if rec.kind != Kind::Write || (!cut && cuts.is_empty()) {
+        return;
+    }
+    let key = (rec.dir, Box::from(name));
+    if !rec.held {
+        cuts.remove(&key);
+    } else if cut && cuts.len() < CUTS || cuts.contains_key(&key) {
+        cuts.insert(key, (Instant::now() + CUT, rec.tree));
     }
 }

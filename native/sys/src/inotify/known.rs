@@ -106,6 +106,11 @@ impl Known {
         Change::New
     }
 
+    /// Size of a file as it was last reported.
+    pub(super) fn size(&self, dir: i32, name: &[u8]) -> Option<u64> {
+        Some(self.dirs.get(&dir)?.get(name)?.stamp.size)
+    }
+
     pub(super) fn has(&self, dir: i32, name: &[u8]) -> bool {
         self.dirs
             .get(&dir)
@@ -149,6 +154,13 @@ impl Known {
             self.remove(dir, name);
         }
         gone
+    }
+
+    /// Names of the known files of a directory.
+    pub(super) fn names(&self, dir: i32) -> Vec<Box<[u8]>> {
+        self.dirs
+            .get(&dir)
+            .map_or_else(Vec::new, |files| files.keys().cloned().collect())
     }
 
     pub(super) fn len(&self) -> usize {

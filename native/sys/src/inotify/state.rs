@@ -20,6 +20,9 @@ pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
 /// Own operations whose outcome waits for the known state; beyond it a rescan would report them.
 const OWN: usize = 65_536;
 
+/// Directories moved out of sight between two batches whose files are told one by one.
+const DEPARTED: usize = 1024;
+
 /// A guarded tree.
 pub(super) struct Tree {
     pub(super) root: OwnedFd,
@@ -86,6 +89,8 @@ pub(super) struct State {
     pub(super) own: Vec<(u16, i32, Vec<u8>)>,
     /// Directories that went away (`NONE`) or got another id, for whoever keeps something by their id.
     pub(super) renumbered: Vec<(i32, i32)>,
+    /// Directories that were moved out of sight, with all below them: their known files went along.
+    pub(super) departed: Vec<(i32, Vec<(i32, Vec<u8>)>)>,
     /// Errors behind directories without a watch.
     pub(super) unwatched: Table<i32, i32>,
     /// Places inside a tree that are not followed.
@@ -133,6 +138,7 @@ impl State {
             notices: Vec::new(),
             own: Vec::new(),
             renumbered: Vec::new(),
+            departed: Vec::new(),
             unwatched: Table::default(),
             left_out: Vec::new(),
             scanned: Table::default(),
@@ -194,6 +200,7 @@ impl State {
             return self.ours(raw);
         }
         if raw.mask & libc::IN_CREATE != 0 {
+            self.taken_again(raw.wd, raw.name);
             if !self.scanned.is_empty() && self.was_scanned(raw.wd, raw.name) {
                 return;
             }
@@ -364,6 +371,7 @@ impl State {
     /// A file took a new name inside the trees, or came from outside.
     fn arrives(&mut self, raw: &Raw<'_>) {
         let from = self.take_move(raw.cookie);
+        self.taken_again(raw.wd, raw.name);
         let hidden = self.excluded(raw.name, false);
         let Some(from) = from else {
             if !hidden {
@@ -431,9 +439,31 @@ impl State {
         }
         let name = self.move_name(from);
         if from.directory {
+            if let Some(id) = self.dirs.child(self.seed, from.dir, &name) {
+                if self.departed.len() < DEPARTED {
+                    self.departed.push((id, self.dirs.below(id)));
+                }
+            }
             self.directory_gone(from.dir, &name);
         } else if !self.announced(&name, &[Kind::Delete, Kind::Rename], true) {
             self.operation(from.dir, &name, Kind::Delete, Some(false), true);
+        }
+    }
+
+    /// A name that something moved away from is in use again: whatever left went out of our sight.
+    fn taken_again(&mut self, dir: i32, name: &[u8]) {
+        if self.moves.is_empty() {
+            return;
+        }
+        let names = &self.move_names;
+        let same = |m: &Move| {
+            let at = m.name.0 as usize;
+            m.dir == dir && &names[at..at + m.name.1 as usize] == name
+        };
+        if let Some(at) = self.moves.iter().position(same) {
+            let from = self.moves.remove(at);
+            self.ended_move(&from);
+            self.enter(dir);
         }
     }
 
@@ -465,6 +495,7 @@ impl State {
             return;
         }
         if raw.mask & libc::IN_CREATE != 0 {
+            self.taken_again(raw.wd, raw.name);
             self.directory_came(raw.wd, raw.name);
         } else if raw.mask & libc::IN_DELETE != 0 {
             self.directory_gone(raw.wd, raw.name);
@@ -569,6 +600,11 @@ impl State {
         }
         if self.enter(parent) && !self.announced(name, &[Kind::RemoveDir], true) {
             self.directory_record(Kind::RemoveDir, parent, name, false);
+            if let (Some(id), Some(rec)) = (known, self.pending.recs.last_mut()) {
+                if rec.kind == Kind::RemoveDir {
+                    rec.from_dir = id;
+                }
+            }
         }
         // a new directory of this name may follow: what comes into it must not be told before this
         self.pending.barrier();
@@ -576,6 +612,7 @@ impl State {
 
     fn directory_arrives(&mut self, raw: &Raw<'_>) {
         let from = self.take_move(raw.cookie);
+        self.taken_again(raw.wd, raw.name);
         let hidden = self.excluded(raw.name, true);
         let Some(from) = from else {
             if !hidden {
@@ -614,7 +651,8 @@ impl State {
                 let span = self.pending.path(&prefix, old_name);
                 let mut rec = self.record(Kind::RenameDir, self.here.tree, raw.wd, path);
                 rec.from = span;
-                rec.from_dir = from.dir;
+                // the directory itself: what is known of the files below it goes with its name
+                rec.from_dir = id.unwrap_or(NONE);
                 rec.merged = 2;
                 self.pending.push_alone(rec);
             }
