@@ -18,7 +18,6 @@ from shieldd.native.actors import Actors
 from shieldd.native.observe import Baseline, Windows
 from shieldd.respond import Trees
 from shieldd.watch import Source, Tree
-from shieldd.watch.fanotify_source import FanotifySource
 from shieldd.watch.native_source import NativeSource
 
 PERSONAL: Final = "personal mode marks no file system; the service does"
@@ -57,6 +56,8 @@ def choose(config: Config, trees: Trees, baseline: Baseline, windows: Windows, a
             if why and by_name:
                 raise ShieldError("watch.unsupported", why)
     if not why:
+        from shieldd.watch.fanotify_source import FanotifySource  # noqa: PLC0415 - only where it may run
+
         return (
             FanotifySource(
                 watched,
@@ -86,6 +87,8 @@ def choose(config: Config, trees: Trees, baseline: Baseline, windows: Windows, a
 
 def _refusal(watched: Sequence[Tree]) -> str:
     """Why fanotify may not watch these trees, by trying it for a moment; empty where it may."""
+    from shieldd.watch.fanotify_source import FanotifySource  # noqa: PLC0415 - only in the service
+
     try:
         trial = FanotifySource(watched, inspect=False, capacity=1024)
     except ShieldError as error:

@@ -126,12 +126,15 @@ pub fn judge(
             .at(facts.path_hash)
             .or(moved.as_ref())
             .is_some_and(|o| o.unclosed);
-    let judgement =
-        if known && facts.has(flags::LOOKED) && !in_the_making && (!did(ops, Kind::Rename) || over || !mine) {
-            in_place(outputs, event, facts)
-        } else {
-            Judgement::default()
-        };
+    let judgement = if known
+        && facts.has(flags::LOOKED)
+        && !in_the_making
+        && (!did(ops, Kind::Rename) || over || !mine)
+    {
+        in_place(outputs, event, facts)
+    } else {
+        Judgement::default()
+    };
     if mine || !known || judgement.in_place {
         outputs.put(Output {
             path: facts.path_hash,

@@ -305,6 +305,7 @@ fn count(actor: &mut Actor, event: &Event, facts: &Facts, now_ns: u64) -> Judgem
     }
     if did(ops, Kind::RenameDir) {
         actor.counts.add(C::Renames as usize, 1.0);
+        actor.outputs.forget_contents();
     }
     if !of_file(event) {
         return Judgement::default();

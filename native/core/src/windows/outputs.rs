@@ -140,6 +140,11 @@ impl Outputs {
         (output.path != path).then_some(output)
     }
 
+    /// A directory got another name: where the new files lie now is not known, so none of them is a copy of anything.
+    pub fn forget_contents(&mut self) {
+        self.by_content.clear();
+    }
+
     /// The newest archives.
     pub fn archives(&mut self, mut fits: impl FnMut(&Output) -> bool) -> Option<&mut Output> {
         let known = self.archived.min(ARCHIVES);

@@ -306,7 +306,11 @@ impl Drain {
         batch: &mut Batch,
         observer: &mut Option<&mut dyn Observer>,
     ) {
-        let Some(at) = self.departed.iter().position(|(top, _)| *top == rec.from_dir) else {
+        let Some(at) = self
+            .departed
+            .iter()
+            .position(|(top, _)| *top == rec.from_dir)
+        else {
             return;
         };
         let (_, dirs) = self.departed.swap_remove(at);
