@@ -69,8 +69,7 @@ class State:
     def _apply(self, raw: Raw) -> None:
         n = self.queue.names
         if raw.mask & n.IN_Q_OVERFLOW:
-            self._overflowed()
-            return
+            return self._overflowed()
         entry = self.directories.by_id.get(raw.wd)
         if entry is None:
             return
