@@ -19,10 +19,10 @@ import numpy as np
 import structlog
 
 from shieldd import __version__, fingerprints, judge, logs, service
+from shieldd.actors import Known
 from shieldd.api.listen import Listener, listen, passed
 from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
-from shieldd.attribution import Attribution
 from shieldd.canaries import Canaries, canary_secret
 from shieldd.config import Config, ConfigError, DaemonMode
 from shieldd.detect import canary
@@ -168,7 +168,7 @@ class Daemon:
             acts,
             lookout,
             streams,
-            who=Attribution(actors),
+            who=Known(actors, lambda: frozenset(x.exe_sha256 for x in self._guard.rules.trust)),
             mark=canaries.mark,
             alive=self._turned,
         )
