@@ -17,7 +17,7 @@ from shieldd.watch import Tree
 from shieldd.watch.directories import NONE, Directories, MountPointError, list_dir, mount_of, open_dir
 from shieldd.watch.kernel_queue import KernelQueue, Raw, records
 from shieldd.watch.records import Announcements, Place, Record, Records
-from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, known_below, refresh, stamp
+from shieldd.watch.tree_state import Counts, Move, Stamp, Watched, refresh, stamp
 
 MOVE_WAIT_NS = 20_000_000  # how long the second half of a move may take
 
@@ -69,7 +69,8 @@ class State:
     def _apply(self, raw: Raw) -> None:
         n = self.queue.names
         if raw.mask & n.IN_Q_OVERFLOW:
-            return self._overflowed()
+            self._overflowed()
+            return
         entry = self.directories.by_id.get(raw.wd)
         if entry is None:
             return
@@ -225,11 +226,7 @@ class State:
         if source.unseen or source.place[0] not in self.directories.by_id:
             return
         if source.directory:
-            went = known_below(self.directories, self.known, self.directories.child(*source.place))
-            above = self.path(source.place) + b"/"
             self._directory_gone(source.place)
-            for place, below in (x for x in went if not self.records.touched(x[0])):
-                self._add(self.record(Kind.DELETE, source.tree, place, above + below))
         elif not self.announced.takes(source.tree, self.path(source.place), (Kind.RENAME,), self.mono_ns):
             self._operation(source.tree, source.place, Kind.DELETE, held=False)
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from shieldd.watch import Tree
-from shieldd.watch.directories import NONE, Directories
+from shieldd.watch.directories import NONE
 from shieldd.watch.records import Place
 
 Stamp = tuple[int, int, int, int]
@@ -61,17 +61,3 @@ def refresh(files: dict[bytes, Stamp], name: bytes, root_fd: int, path: bytes) -
         files[name] = stamp(os.stat(path, dir_fd=root_fd, follow_symlinks=False))
     except OSError:
         files.pop(name, None)
-
-
-def known_below(
-    directories: Directories, known: dict[int, dict[bytes, Stamp]], top: int | None
-) -> list[tuple[Place, bytes]]:
-    """The known files of a directory and of all below it: place, and path relative to the directory."""
-    if top is None:
-        return []
-    above = (directories.path(top) or b"") + b"/"
-    found: list[tuple[Place, bytes]] = []
-    for id_ in directories.subtree(top):
-        prefix = ((directories.path(id_) or b"") + b"/")[len(above) :]
-        found += [((id_, name), prefix + name) for name in known.get(id_, {})]
-    return found

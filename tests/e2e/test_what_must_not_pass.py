@@ -23,8 +23,8 @@ def _fill(daemon: Running, files: int) -> list[Path]:
     for entry, data in build(files, 7):
         path = daemon.tree / "data" / os.fsdecode(entry.path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o640)  # never readable by all, or it would be sealed as an export
         path.write_bytes(data)
-        path.chmod(0o640)
         made.append(path)
     daemon.fence()
     return made

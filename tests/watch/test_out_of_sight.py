@@ -45,14 +45,6 @@ def test_a_file_that_left_and_one_that_took_its_name_end_as_they_are(watch: Watc
     assert _kinds(seen, b"f")[-1] is not Kind.DELETE
 
 
-def test_the_files_of_a_directory_that_left_are_told_as_gone(watch: Watch, tmp_path: Path) -> None:
-    w = watch(before=_filled)
-    os.rename(w.root / "ward", tmp_path / "ward")
-    seen = w.settle()
-    assert _kinds(seen, b"ward") == [Kind.REMOVE_DIR]
-    assert _kinds(seen, b"ward/a") == [Kind.DELETE] and _kinds(seen, b"ward/deep/b") == [Kind.DELETE]
-
-
 def test_removing_a_directory_tells_each_file_once(watch: Watch) -> None:
     w = watch(before=_filled)
     for path in ("ward/a", "ward/deep/b"):

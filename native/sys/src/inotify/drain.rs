@@ -44,7 +44,6 @@ pub(super) struct Drain {
     pub(super) known: Known,
     rows: Rows,
     renumbered: Vec<(i32, i32)>,
-    departed: Vec<(i32, Vec<(i32, Vec<u8>)>)>,
     cuts: HashMap<(i32, Box<[u8]>), (Instant, u16)>,
     walk: Option<Rescan>,
     walks: u32,
@@ -80,7 +79,6 @@ impl Side<State> for Drain {
             });
         self.at = 0;
         self.renumbered.append(&mut state.renumbered);
-        self.departed = std::mem::take(&mut state.departed);
         for (tree, dir, path) in state.own.drain(..) {
             let name = path.rsplit(|&b| b == b'/').next().unwrap_or(&path);
             match stat_in(self.rows.root(tree), &path) {
@@ -183,7 +181,6 @@ impl Drain {
             known,
             rows: Rows::new(roots),
             renumbered: Vec::new(),
-            departed: Vec::new(),
             cuts: HashMap::new(),
             walk: None,
             walks: 0,
@@ -265,10 +262,8 @@ impl Drain {
         }
         let at = now.as_deref().unwrap_or(path);
         self.rows.add(event, (path, from, at), batch, observer);
-        match rec.kind {
-            Kind::RenameDir if rec.from_dir != NONE => self.carry_below(rec, state, observer),
-            Kind::RemoveDir if rec.from_dir != NONE => self.gone_below(rec, state, batch, observer),
-            _ => {}
+        if rec.kind == Kind::RenameDir && rec.from_dir != NONE {
+            self.carry_below(rec, state, observer);
         }
     }
 
@@ -294,36 +289,6 @@ impl Drain {
                     out.extend_from_slice(&name);
                 }
                 observer.moved(rec.tree, &from, &to);
-            }
-        }
-    }
-
-    /// The known files below a directory that was moved out of sight are gone with it.
-    fn gone_below(
-        &mut self,
-        rec: &Rec,
-        state: &Mutex<State>,
-        batch: &mut Batch,
-        observer: &mut Option<&mut dyn Observer>,
-    ) {
-        let Some(at) = self
-            .departed
-            .iter()
-            .position(|(top, _)| *top == rec.from_dir)
-        else {
-            return;
-        };
-        let (_, dirs) = self.departed.swap_remove(at);
-        for (id, below) in dirs {
-            let mut prefix = rec.path.of(&self.current.arena).to_vec();
-            prefix.push(b'/');
-            prefix.extend_from_slice(&below);
-            for name in self.known.names(id) {
-                let path = self.current.path(&prefix, &name);
-                let mut gone = Rec::new(Kind::Delete, rec.tree, id, path, (rec.at_ns, rec.mono_ns));
-                gone.actor = rec.actor;
-                gone.pid = rec.pid;
-                self.row(&gone, state, batch, observer, &mut 0);
             }
         }
     }

@@ -20,9 +20,6 @@ pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
 /// Own operations whose outcome waits for the known state; beyond it a rescan would report them.
 const OWN: usize = 65_536;
 
-/// Directories moved out of sight between two batches whose files are told one by one.
-const DEPARTED: usize = 1024;
-
 /// A guarded tree.
 pub(super) struct Tree {
     pub(super) root: OwnedFd,
@@ -89,8 +86,6 @@ pub(super) struct State {
     pub(super) own: Vec<(u16, i32, Vec<u8>)>,
     /// Directories that went away (`NONE`) or got another id, for whoever keeps something by their id.
     pub(super) renumbered: Vec<(i32, i32)>,
-    /// Directories that were moved out of sight, with all below them: their known files went along.
-    pub(super) departed: Vec<(i32, Vec<(i32, Vec<u8>)>)>,
     /// Errors behind directories without a watch.
     pub(super) unwatched: Table<i32, i32>,
     /// Places inside a tree that are not followed.
@@ -138,7 +133,6 @@ impl State {
             notices: Vec::new(),
             own: Vec::new(),
             renumbered: Vec::new(),
-            departed: Vec::new(),
             unwatched: Table::default(),
             left_out: Vec::new(),
             scanned: Table::default(),
@@ -439,11 +433,6 @@ impl State {
         }
         let name = self.move_name(from);
         if from.directory {
-            if let Some(id) = self.dirs.child(self.seed, from.dir, &name) {
-                if self.departed.len() < DEPARTED {
-                    self.departed.push((id, self.dirs.below(id)));
-                }
-            }
             self.directory_gone(from.dir, &name);
         } else if !self.announced(&name, &[Kind::Delete, Kind::Rename], true) {
             self.operation(from.dir, &name, Kind::Delete, Some(false), true);
@@ -600,11 +589,6 @@ impl State {
         }
         if self.enter(parent) && !self.announced(name, &[Kind::RemoveDir], true) {
             self.directory_record(Kind::RemoveDir, parent, name, false);
-            if let (Some(id), Some(rec)) = (known, self.pending.recs.last_mut()) {
-                if rec.kind == Kind::RemoveDir {
-                    rec.from_dir = id;
-                }
-            }
         }
         // a new directory of this name may follow: what comes into it must not be told before this
         self.pending.barrier();
