@@ -102,8 +102,11 @@ def _fit(place: Path) -> None:
     vault = place / "vault"
     inode = {}
     for version in records:
-        kind = "links" if version.kind is Keep.LINK else "images"
-        inode[version.ino] = os.stat(vault / kind / f"{version.object_id:016x}").st_ino if kind == "links" else 0
+        link = vault / "links" / f"{version.object_id:016x}"
+        if version.kind is Keep.LINK and link.exists():  # one whose file was written into has been let go
+            inode[version.ino] = link.stat().st_ino
+        else:
+            inode.setdefault(version.ino, 0)
     records = [replace(x, ino=inode[x.ino] or x.ino) for x in records]
     (place / "scene.pickle").write_bytes(pickle.dumps((records, now_ns, events)))
     with sqlite3.connect(place / "state" / "shieldd.db") as db:
