@@ -125,7 +125,7 @@ class Rescans:
             return
         os.close(tree.fd)
         tree.fd, tree.mount = fd, mount_of(fd)
-        if self._state.watch_root(index):
+        if self._state.scans.watch_root(index):
             tree.gone, tree.rescan = False, True
 
     def _compare(self, walk: Walk, id_: int) -> None:
@@ -177,7 +177,7 @@ class Rescans:
     def _differences(self, walk: Walk, tree: int, id_: int) -> None:
         known = self._state.known.setdefault(id_, {})
         seen: set[bytes] = set()
-        for name, directory, status in self._state.listing(tree, id_):
+        for name, directory, status in self._state.scans.listing(tree, id_):
             place = (id_, name)
             if directory:
                 if self._state.directories.child(*place) is None:

@@ -63,10 +63,10 @@ class PyinotifySource:
         """Watch every directory; what is there now becomes the known state."""
         with self._lock:
             for index in range(len(self._state.trees)):
-                if not self._state.watch_root(index):
+                if not self._state.scans.watch_root(index):
                     raise ShieldError("watch.root", path=self._state.trees[index].tree.root)
             for index, tree in enumerate(self._state.trees):
-                self._state.follow(index, tree.id, report=False)
+                self._state.scans.follow(index, tree.id, report=False)
 
     def next_batch(self, timeout_s: float) -> Batch | None:
         """The next events, None where there are none in time."""
@@ -158,6 +158,8 @@ class PyinotifySource:
             times.append(now_ns + due_ns)
         if self._state.moves:
             times.append(self._state.moves[0].at_ns + MOVE_WAIT_NS)
+        if self._state.scans.waiting:
+            times.append(now_ns + 5_000_000)
         work_ns = self._rescans.next_ns(now_ns)
         if work_ns is not None:
             times.append(work_ns)

@@ -7,6 +7,7 @@
 mod drain;
 mod kernel;
 mod known;
+mod later;
 mod reader;
 mod scan;
 mod state;

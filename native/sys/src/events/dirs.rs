@@ -188,7 +188,10 @@ impl Dirs {
         self.unlink(seed, id);
         for gone in &ids {
             if let Some(dir) = self.by_id.remove(gone) {
-                self.by_name.remove(&name_key(seed, dir.parent, &dir.name));
+                let key = name_key(seed, dir.parent, &dir.name);
+                if self.by_name.get(&key) == Some(gone) {
+                    self.by_name.remove(&key); // another directory may have the name by now
+                }
                 if *gone < 0 {
                     self.unwatched -= 1;
                 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::kin::Kin;
-use super::rest::at_rest;
+use super::rest::stopped_before;
 use super::spared::{Never, Why};
 use super::stat::{self, Seen};
 use super::urgent::Urgent;
@@ -228,15 +228,15 @@ impl Group {
                 Ok(fd) => {
                     self.kin.add(&seen);
                     told.flags |= u32::from(seen.threads > 1) * THREADS;
+                    // Asked before the signal goes: afterwards it may be our own stop that shows.
+                    let before = self.sign == Sign::Stop && stopped_before(&seen);
                     match pidfd_send_signal(&fd, signal_of(self.sign)) {
                         Ok(()) => {
-                            told.fate = match (self.sign, seen.state) {
-                                (Sign::Continue, _) => Fate::Done,
+                            told.fate = match self.sign {
+                                Sign::Continue => Fate::Done,
                                 // Stopped by somebody else, who may let it go on, so the signal went to it too; a
                                 // release leaves it as it was.
-                                (Sign::Stop, state) if state != b't' && at_rest(&seen).0 => {
-                                    Fate::Already
-                                }
+                                Sign::Stop if before => Fate::Already,
                                 _ => Fate::Pending,
                             };
                             let (at, sent) = (self.told.len(), Instant::now());

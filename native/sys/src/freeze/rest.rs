@@ -140,7 +140,7 @@ impl Group {
 
 /// Whether all threads of a process are stopped, and whether the only ones that are not sit in a call that nothing
 /// interrupts.
-pub(super) fn at_rest(now: &Seen) -> (bool, bool) {
+fn at_rest(now: &Seen) -> (bool, bool) {
     let stopped = |state: u8| matches!(state, b'T' | b't' | b'Z' | b'X');
     if now.threads <= 1 || !(stopped(now.state) || now.state == b'D') {
         let waits = now.state == b'D' && waits_for_its_child(now.pid);
@@ -152,6 +152,19 @@ pub(super) fn at_rest(now: &Seen) -> (bool, bool) {
         still,
         !still && states.iter().all(|&x| stopped(x) || x == b'D'),
     )
+}
+
+/// Whether a process that no signal of ours has reached yet is stopped with all its threads. One that waits for the
+/// child of a vfork(2) is not, nor is one that a tracer holds.
+pub(super) fn stopped_before(now: &Seen) -> bool {
+    match (now.state, now.threads) {
+        (b'T', ..=1) => true,
+        (b'T' | b'Z', 2..) => {
+            let states = stat::threads(now.pid);
+            states.contains(&b'T') && states.iter().all(|&x| matches!(x, b'T' | b'Z' | b'X'))
+        }
+        _ => false,
+    }
 }
 
 /// Whether it is in vfork(2), asleep until its child, which is stopped too, runs a program or ends.

@@ -442,7 +442,7 @@ impl Drain {
                 // another directory stands under the name
                 guard.forget(id);
                 guard.directory_record(Kind::MakeDir, parent, &name, true);
-                guard.follow(parent, &name);
+                guard.follow(parent, &name, true);
                 walk.found += 1;
                 return;
             }
@@ -489,7 +489,7 @@ impl Drain {
             if guard.dirs.child(guard.seed, id, &name).is_none() && guard.dirs.get(id).is_some() {
                 walk.found += 1;
                 guard.directory_record(Kind::MakeDir, id, &name, true);
-                guard.follow(id, &name);
+                guard.follow(id, &name, true);
             }
         }
     }

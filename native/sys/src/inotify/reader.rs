@@ -13,8 +13,8 @@ use crate::events::taking::{lock, Shared};
 
 /// Bytes of one read at most: about 2,000 events, and it stays in the processor's cache.
 const BUFFER: usize = 128 * 1024;
-/// How often open moves are looked at.
-const MOVES: Timespec = Timespec {
+/// How often open moves and directories yet to be met are looked at.
+const DUE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 5_000_000,
 };
@@ -23,13 +23,13 @@ const MOVES: Timespec = Timespec {
 pub(super) fn run(shared: &Shared<State>, queue: &OwnedFd) {
     let mut buffer = vec![0u8; BUFFER];
     let mut pace = Pace::new();
-    let mut open_moves = false;
+    let mut due = false;
     while !shared.stopped.load(Ordering::Acquire) {
         let mut fds = [
             PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
         ];
-        let timeout = open_moves.then_some(&MOVES);
+        let timeout = due.then_some(&DUE);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => std::thread::sleep(NAP),
@@ -38,11 +38,11 @@ pub(super) fn run(shared: &Shared<State>, queue: &OwnedFd) {
             return;
         }
         if fds[0].revents().is_empty() {
-            open_moves = idle(shared);
+            due = idle(shared);
             continue;
         }
         pace.wait();
-        open_moves = empty(shared, queue, &mut buffer);
+        due = empty(shared, queue, &mut buffer);
     }
 }
 
@@ -50,28 +50,29 @@ fn idle(shared: &Shared<State>) -> bool {
     let mut state = lock(&shared.state);
     state.mono_ns = clocks().1;
     state.expire_moves();
+    state.meet_now();
     wake_consumer(shared, &state);
-    state.has_moves()
+    state.is_waiting()
 }
 
-/// Reads until a read comes back half empty; returns whether moves are open.
+/// Reads until a read comes back half empty; returns whether something is due soon.
 fn empty(shared: &Shared<State>, queue: &OwnedFd, buffer: &mut [u8]) -> bool {
-    let mut open_moves = false;
+    let mut due = false;
     while !shared.stopped.load(Ordering::Acquire) {
         let length = match rustix::io::read(queue, &mut *buffer) {
             Ok(length) if length > 0 => length,
-            _ => return open_moves, // empty (EAGAIN), or interrupted: poll tells
+            _ => return due, // empty (EAGAIN), or interrupted: poll tells
         };
         let mut state = lock(&shared.state);
         state.apply(&buffer[..length]);
-        open_moves = state.has_moves();
+        due = state.is_waiting();
         wake_consumer(shared, &state);
         drop(state);
         if length < buffer.len() / 2 {
-            return open_moves;
+            return due;
         }
     }
-    open_moves
+    due
 }
 
 fn wake_consumer(shared: &Shared<State>, state: &State) {

@@ -1,6 +1,6 @@
 //! Following directories: watch first, then list, so that nothing made in between is missed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -23,11 +23,20 @@ struct Met {
 
 impl State {
     /// Watches one directory and puts it into the table. None where it is gone, no directory, or not to be followed.
-    fn meet(&mut self, parent: i32, name: &[u8], path: &[u8], tree: u16) -> Option<Met> {
+    fn meet(
+        &mut self,
+        (parent, name): (i32, &[u8]),
+        path: &[u8],
+        tree: u16,
+        told: bool,
+    ) -> Option<Met> {
         let root = self.trees[tree as usize].root.as_fd();
         let dir = match open_dir(root, path) {
             Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return None,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                self.meet_later(parent, name, tree, told);
+                return None;
+            }
             Err(Errno::XDEV) => {
                 self.leave_out(tree, path, "another file system is mounted here");
                 return None;
@@ -37,6 +46,10 @@ impl State {
                 return None;
             }
         };
+        if !self.lies_in(dir.as_fd(), parent) {
+            self.meet_later(parent, name, tree, told);
+            return None;
+        }
         let mask =
             kernel::MASK | libc::IN_MASK_ADD | if parent == NONE { kernel::ROOT_MASK } else { 0 };
         let id = match kernel::watch(self.queue(), dir.as_fd(), mask) {
@@ -47,15 +60,26 @@ impl State {
                 return Some(Met { id, dir, new: true });
             }
         };
+        let mut id = id;
         if let Some(known) = self.dirs.get(id) {
-            if known.tree != tree || (known.parent == NONE) != (parent == NONE) {
+            if (known.parent == NONE) != (parent == NONE) {
                 self.leave_out(tree, path, "another guarded tree begins here");
                 return None;
             }
+            if known.tree != tree {
+                id = self.from_another_tree(id, tree, dir.as_fd(), mask)?;
+            }
+        }
+        if let Some(known) = self.dirs.get(id) {
             // the same directory under an older name: its move was not seen (yet)
             if known.parent != parent || &*known.name != name {
+                let (above, old_name) = (known.parent, known.name.clone());
+                let mut from = Vec::new();
+                self.dirs.prefix(above, &mut from);
+                self.later.met_ahead(above, &old_name, id);
                 self.dirs.reparent(self.seed, id, parent, name);
-                self.pending.barrier();
+                // told now: what happened in it since is read under its new name
+                self.directory_moved(id, (&from, &old_name), parent, name);
             }
             return Some(Met {
                 id,
@@ -65,6 +89,26 @@ impl State {
         }
         self.dirs.insert(self.seed, id, parent, name, tree);
         Some(Met { id, dir, new: true })
+    }
+
+    /// A directory came over from another tree before that move was read: there it is gone, here it is new.
+    fn from_another_tree(
+        &mut self,
+        id: i32,
+        tree: u16,
+        dir: BorrowedFd<'_>,
+        mask: u32,
+    ) -> Option<i32> {
+        let (parent, name) = self.dirs.get(id).map(|d| (d.parent, d.name.clone()))?;
+        self.later.met_ahead(parent, &name, NONE);
+        self.forget(id);
+        self.directory_record(Kind::RemoveDir, parent, &name, false);
+        self.pending.barrier();
+        let wd = kernel::watch(self.queue(), dir, mask);
+        if wd.is_err() {
+            self.blind(tree);
+        }
+        wd.ok()
     }
 
     fn leave_out(&mut self, tree: u16, path: &[u8], why: &'static str) {
@@ -118,7 +162,7 @@ impl State {
             if self.trees[tree as usize].globs.matches(&path, true) {
                 continue;
             }
-            if let Some(met) = self.meet(parent, &name, &path, tree) {
+            if let Some(met) = self.meet((parent, &name), &path, tree, true) {
                 if met.new {
                     stack.extend(self.list_known(&met, known));
                 }
@@ -129,7 +173,7 @@ impl State {
 
     /// Watches the root of a tree again after it was gone.
     pub(super) fn root_back(&mut self, tree: u16) -> bool {
-        let Some(met) = self.meet(NONE, b"", b"", tree) else {
+        let Some(met) = self.meet((NONE, b""), b"", tree, true) else {
             return false;
         };
         self.trees[tree as usize].id = met.id;
@@ -151,24 +195,28 @@ impl State {
         below
     }
 
-    /// Follows a directory that appeared while we watch: what is in it already is reported as found.
-    pub(super) fn follow(&mut self, parent: i32, name: &[u8]) {
+    /// Follows a directory that appeared while we watch: what is in it already is reported as found, and so is it
+    /// itself where it was not `told` of.
+    pub(super) fn follow(&mut self, parent: i32, name: &[u8], told: bool) {
         let Some(tree) = self.dirs.get(parent).map(|d| d.tree) else {
             return;
         };
-        let mut stack: Vec<(i32, Box<[u8]>)> = vec![(parent, name.into())];
+        let mut stack: Vec<(i32, Box<[u8]>, bool)> = vec![(parent, name.into(), told)];
         let mut path = Vec::new();
         let mut files: Vec<(Box<[u8]>, FileType)> = Vec::new();
-        while let Some((parent, name)) = stack.pop() {
+        while let Some((parent, name, told)) = stack.pop() {
             if !self.dirs.prefix(parent, &mut path) {
                 continue;
             }
             path.extend_from_slice(&name);
-            let Some(met) = self.meet(parent, &name, &path, tree) else {
+            let Some(met) = self.meet((parent, &name), &path, tree, told) else {
                 continue;
             };
             if !met.new {
                 continue;
+            }
+            if !told {
+                self.directory_record(Kind::MakeDir, parent, &name, true);
             }
             path.push(b'/');
             files.clear();
@@ -185,8 +233,7 @@ impl State {
                 let directory = kind == FileType::Directory;
                 if !self.trees[tree as usize].globs.matches(&path, directory) {
                     if directory {
-                        self.directory_record(Kind::MakeDir, met.id, &name, true);
-                        stack.push((met.id, name));
+                        stack.push((met.id, name, false));
                     } else {
                         self.found(met.id, tree, &path[..prefix], name, kind, until);
                     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use shieldd_core::event::{flags, Kind};
 
 use super::kernel::{self, Raw, Records};
+use super::later::Later;
 use crate::events::dirs::{Dirs, Table, NONE};
 use crate::events::expect::Expected;
 use crate::events::pending::{hash, Key, Pending, Rec, Renamed, Span, Touch};
@@ -14,7 +15,8 @@ use crate::events::taking::Front;
 use crate::events::{clocks, Globs, Notice};
 use crate::files::staged::is_own;
 
-/// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them.
+/// How long the second half of a move may take, ns. The kernel queues both at once; only a preempted writer parts them,
+/// and what is told then is mended when the other half comes.
 pub(super) const MOVE_WAIT_NS: u64 = 20_000_000;
 
 /// Own operations whose outcome waits for the known state; beyond it a rescan would report them.
@@ -96,6 +98,7 @@ pub(super) struct State {
     pub(super) mono_ns: u64,
     /// Somebody waits for records.
     pub(super) waiting: bool,
+    pub(super) later: Later,
     moves: Vec<Move>,
     move_names: Vec<u8>,
     here: Here,
@@ -140,6 +143,7 @@ impl State {
             at_ns: 0,
             mono_ns: 0,
             waiting: false,
+            later: Later::default(),
             moves: Vec::new(),
             move_names: Vec::new(),
             here: Here::default(),
@@ -174,6 +178,7 @@ impl State {
             self.scanned.retain(|_, s| s.until > read);
         }
         self.expire_moves();
+        self.meet_now();
     }
 
     #[inline]
@@ -333,6 +338,9 @@ impl State {
 
     fn departs(&mut self, raw: &Raw<'_>, unseen: bool) {
         let directory = raw.mask & libc::IN_ISDIR != 0;
+        if directory {
+            self.later.forget(raw.wd, raw.name);
+        }
         let unseen = unseen || self.excluded(raw.name, directory);
         let off = self.move_names.len() as u32;
         self.move_names.extend_from_slice(raw.name);
@@ -357,9 +365,9 @@ impl State {
         self.move_names[at..at + from.name.1 as usize].into()
     }
 
-    /// Whether the second half of a move is awaited.
-    pub(super) fn has_moves(&self) -> bool {
-        !self.moves.is_empty()
+    /// Whether something is due soon though no event comes: the second half of a move, a directory to be met.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.moves.is_empty() || !self.later.is_empty()
     }
 
     /// A file took a new name inside the trees, or came from outside.
@@ -433,7 +441,10 @@ impl State {
         }
         let name = self.move_name(from);
         if from.directory {
-            self.directory_gone(from.dir, &name);
+            let known = self.dirs.child(self.seed, from.dir, &name);
+            if known.is_some() || !self.was_ahead((from.dir, &name), None) {
+                self.directory_gone(from.dir, &name);
+            }
         } else if !self.announced(&name, &[Kind::Delete, Kind::Rename], true) {
             self.operation(from.dir, &name, Kind::Delete, Some(false), true);
         }
@@ -508,6 +519,7 @@ impl State {
         self.pending.barrier();
         self.moves.clear();
         self.move_names.clear();
+        self.later.clear();
     }
 
     /// The kernel took a watch away. A directory that is still in the table is reported and looked for again.
@@ -577,10 +589,11 @@ impl State {
         if !self.announced(name, &[Kind::MakeDir], true) {
             self.directory_record(Kind::MakeDir, parent, name, false);
         }
-        self.follow(parent, name);
+        self.follow(parent, name, true);
     }
 
     fn directory_gone(&mut self, parent: i32, name: &[u8]) {
+        self.later.forget(parent, name);
         let known = self.dirs.child(self.seed, parent, name);
         if let Some(id) = known {
             self.forget(id);
@@ -617,33 +630,47 @@ impl State {
     }
 
     fn directory_renamed(&mut self, from: &Move, old_name: &[u8], raw: &Raw<'_>) {
-        let id = self.dirs.child(self.seed, from.dir, old_name);
+        let known = self.dirs.child(self.seed, from.dir, old_name);
         let over = self.dirs.child(self.seed, raw.wd, raw.name);
         let mut prefix = Vec::new();
         self.dirs.prefix(from.dir, &mut prefix);
-        if let Some(id) = id {
+        if known.is_none() && self.was_ahead((from.dir, old_name), Some((raw.wd, raw.name))) {
+            return;
+        }
+        if let Some(id) = known {
             if let Some(over) = over.filter(|&over| over != id) {
                 self.forget(over); // an empty directory was replaced
             }
             self.dirs.reparent(self.seed, id, raw.wd, raw.name);
         }
-        if self.enter(raw.wd) && !self.announced(raw.name, &[Kind::RenameDir, Kind::Rename], true) {
+        self.directory_moved(known.unwrap_or(NONE), (&prefix, old_name), raw.wd, raw.name);
+        if known.is_none() && over.is_none() {
+            self.follow(raw.wd, raw.name, true); // it was moved on before it could be opened under its first name
+        }
+    }
+
+    /// Reports that a directory, `NONE` where it is not known, has a new name.
+    pub(super) fn directory_moved(
+        &mut self,
+        id: i32,
+        (prefix, old_name): (&[u8], &[u8]),
+        parent: i32,
+        name: &[u8],
+    ) {
+        if self.enter(parent) && !self.announced(name, &[Kind::RenameDir, Kind::Rename], true) {
             if self.pending.is_full() {
                 self.lose(self.here.tree);
             } else {
-                let path = self.pending.path(&self.here.prefix, raw.name);
-                let span = self.pending.path(&prefix, old_name);
-                let mut rec = self.record(Kind::RenameDir, self.here.tree, raw.wd, path);
+                let path = self.pending.path(&self.here.prefix, name);
+                let span = self.pending.path(prefix, old_name);
+                let mut rec = self.record(Kind::RenameDir, self.here.tree, parent, path);
                 rec.from = span;
                 // the directory itself: what is known of the files below it goes with its name
-                rec.from_dir = id.unwrap_or(NONE);
+                rec.from_dir = id;
                 rec.merged = 2;
                 self.pending.push_alone(rec);
             }
         }
         self.pending.barrier();
-        if id.is_none() && over.is_none() {
-            self.follow(raw.wd, raw.name); // it was moved on before it could be opened under its first name
-        }
     }
 }
