@@ -1,9 +1,9 @@
 """The composition root: builds the parts from a configuration, starts them in order, stops them in reverse.
 
-Start: state directory locked → store → keys → trees opened → what a crash cut off finished → fingerprints loaded →
-source → policy, guard, signatures → responders → canaries → watching → self-test → threads → API → ready.
-A part that the daemon can do without (policy, canaries, fingerprints) is reported and left out; one that it cannot
-do without (store, keys, a tree, the source, the socket) ends the start with its code.
+Start: state directory locked → store → keys → trees opened → vaults → what a crash cut off finished → fingerprints
+loaded → source → policy, guard, signatures → responders → canaries → watching → versions kept → self-test → threads →
+API → ready. A part that the daemon can do without (policy, canaries, fingerprints, vaults) is reported and left out;
+one that it cannot do without (store, keys, a tree, the source, the socket) ends the start with its code.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
 from shieldd.canaries import Canaries, canary_secret
 from shieldd.config import Config, ConfigError, DaemonMode
+from shieldd.custody import Custody
 from shieldd.detect import canary
 from shieldd.detect.guard import Guard
 from shieldd.detect.incidents import Incidents
@@ -117,7 +118,8 @@ class Daemon:
         baseline, windows = observe.Baseline(config.watch.baseline_files), observe.Windows()
         fingerprints.load(baseline, store.state.fd)
         actors = Actors(own=[os.getpid()])
-        source, why_not = choose(config, trees, baseline, windows, actors)
+        custody = Custody(config, trees, store, troubles)
+        source, why_not = choose(config, trees, custody.exclude, baseline, windows, actors)
         journal = envelope.Journal(fingerprints.state_directory(store.state.fd, b"journal"))
         held_fd = fingerprints.state_directory(store.state.fd, b"quarantine")
         host_id = config.daemon.host_id.encode()
@@ -136,6 +138,7 @@ class Daemon:
             host_id=host_id,
             count=lambda n: keys.used(envelope.Purpose.FILES, n),
             known=known,
+            gone=custody.sealed,
             threads=config.seal.threads,
             durable=config.seal.durable,
         )
@@ -150,6 +153,7 @@ class Daemon:
             host_id=host_id,
             count=lambda n: keys.used(envelope.Purpose.QUARANTINE, n),
             known=known,
+            gone=custody.sealed,
             threads=config.seal.threads,
         )
         recover(store, journal, keys.native, trees, quarantine, os.fsencode(config.daemon.state_dir))
@@ -169,6 +173,7 @@ class Daemon:
             lookout,
             streams,
             who=Known(actors, lambda: frozenset(x.exe_sha256 for x in self._guard.rules.trust)),
+            keeps=custody,
             mark=canaries.mark,
             alive=self._turned,
         )
@@ -193,15 +198,18 @@ class Daemon:
             is_canary=canaries.is_one,
             read_trace=_read_trace,
             started_ns=time.time_ns(),
+            custody=custody,
+            restorer=custody.restoring(source, quarantine, known),
             why_no_fanotify=why_not,
         )
         self._survey = Survey(
-            [(tree, section.globs) for tree, section in zip(trees, config.tree, strict=True)],
+            [(tree, custody.exclude[tree.index]) for tree in trees],
             observe.Inspector(baseline),
             self._surveyed,
         )
         self._parts.survey = self._survey
         source.start()
+        custody.start(pipeline.preserved)
         self_test(self._parts, fingerprints.state_directory(store.state.fd, b"selftest"))
         for name, body in (("pipeline", pipeline.run), ("scan", lookout.run), ("alerts", streams.run)):
             self._run(name, body)
@@ -221,6 +229,7 @@ class Daemon:
             version=__version__,
         )
         self._watch_store()
+        custody.look()
         self._api.start()
         self._parts.ready = True
 
@@ -288,6 +297,7 @@ class Daemon:
                 log.info("stopping", signal=taken.name)
                 return
             self._watch_store()
+            self._parts.custody.look()
             if self._healthy():
                 service.notify("WATCHDOG=1")
             now = time.monotonic()
@@ -362,6 +372,7 @@ class Daemon:
         parts.streams.stop()
         for thread in (*self._threads, *((self._surveying,) if self._surveying else ())):
             thread.join(5.0)
+        parts.custody.close()
         fingerprints.save(self._parts.baseline, self._store.state.fd)
 
     def _prune(self) -> None:

@@ -21,16 +21,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import structlog
 
+from shieldd.contracts import (
+    Acts,
+    Batches,
+    Guard,
+    Incidents,
+    Keeps,
+    Nobody,
+    NothingKept,
+    Policy,
+    Records,
+    Scans,
+    Tell,
+    Who,
+)
 from shieldd.errors import ShieldError
 from shieldd.model.decision import Action, Decision, Severity
 from shieldd.model.event import Batch, Kind
-from shieldd.model.identity import Identity
-from shieldd.model.incident import Actor, Incident
+from shieldd.model.incident import Incident
 from shieldd.model.incident import Judgement as Verdict
 from shieldd.model.match import Match
 
@@ -47,124 +60,6 @@ LOST_CODE: Final = {Kind.OVERFLOW: "watch.overflow", Kind.WATCH_LIMIT: "watch.li
 LOSS_PACE_NS: Final = 10 * 10**9
 
 log = structlog.get_logger("shieldd.pipeline")
-
-
-class Batches(Protocol):
-    """Where batches come from (`shieldd.watch.Source`)."""
-
-    def next_batch(self, timeout_s: float) -> Batch | None:
-        """The next events, None when there are none in time."""
-
-
-class Policy(Protocol):
-    """Scores rows (`shieldd.detect.policy`)."""
-
-    version: str
-
-    def score(self, observations: np.ndarray) -> np.ndarray:
-        """Logits, float32 (N, 5)."""
-
-
-class Guard(Protocol):
-    """Decides rows (`shieldd.detect.guard`)."""
-
-    def look(self, batch: Batch) -> np.ndarray:
-        """Rows whose content should be scanned."""
-
-    def release(self, actor: int, tree: int) -> None:
-        """A person closed the incident of this actor."""
-
-    def decide(
-        self,
-        batch: Batch,
-        logits: np.ndarray | None,
-        *,
-        content: Mapping[int, Match],
-        generation: int,
-        now_ns: int,
-        mono_ns: int,
-        actors: Mapping[int, Identity] | None = None,
-    ) -> list[Decision]:
-        """Decisions for the rows that are not a plain allow."""
-
-
-class Who(Protocol):
-    """Knows the processes behind the actors (`shieldd.actors`)."""
-
-    def identities(self, batch: Batch) -> Mapping[int, Identity]:
-        """The programs behind the attributed actors of a batch; what is not known is left out."""
-
-    def actor(self, actor_id: int) -> Actor | None:
-        """An actor as an incident shows it, None where nothing is known."""
-
-
-class Nobody:
-    """A source without attribution: nothing is known of anybody."""
-
-    def identities(self, batch: Batch) -> Mapping[int, Identity]:
-        """None of them."""
-        return {}
-
-    def actor(self, actor_id: int) -> None:
-        """Nothing."""
-
-
-class Incidents(Protocol):
-    """Folds decisions into incidents (`shieldd.detect.incidents`)."""
-
-    def fold(self, decision: Decision, facts_row: np.void, *, actor: Actor | None = None) -> tuple[Incident, bool]:
-        """The incident that the decision belongs to, and whether it is new."""
-
-    def contained(self, threat_id: str, at_ns: int, held_at_ns: int) -> Incident | None:
-        """Note when containment took hold, and since when the actor's opens are denied."""
-
-    def resolve(self, threat_id: str, judgement: Verdict, note: str, at_ns: int) -> Incident | None:
-        """Close an open incident with a person's word."""
-
-
-class Records(Protocol):
-    """Where it is written (`shieldd.store`); none of these waits for the disk."""
-
-    def record_events(self, batch: Batch, decisions: Sequence[Decision], threats: Mapping[int, str]) -> int:
-        """Keep a batch with the observations that were decided on; `threats` maps an event's number to its incident.
-
-        Returns:
-            The record's number of the first event; row i has that plus i, over restarts too.
-        """
-
-    def save_incident(self, incident: Incident, *, wait: bool) -> None:
-        """Keep an incident as it is now."""
-
-
-class Acts(Protocol):
-    """Carries decisions out on threads of its own (`shieldd.respond`)."""
-
-    def submit(self, decision: Decision, incident: Incident, batch: Batch, row: int) -> None:
-        """Queue one act; never blocks, never raises."""
-
-
-class Scans(Protocol):
-    """Content scan on a thread of its own."""
-
-    @property
-    def waiting(self) -> int:
-        """Files queued or in hand."""
-
-    def submit(self, batch: Batch, rows: Sequence[int]) -> None:
-        """Queue files to be looked into; never blocks."""
-
-
-class Tell(Protocol):
-    """Streams to whoever listens."""
-
-    def events(self, first: int, batch: Batch, decisions: Sequence[Decision], threats: Mapping[int, str]) -> None:
-        """A batch as it was decided; its events are numbered from `first`."""
-
-    def alert(self, decision: Decision, incident: Incident, *, new: bool) -> None:
-        """A decision that a person should see."""
-
-    def trouble(self, code: str, text: str, severity: Severity, tree: int, path: bytes) -> None:
-        """Something that limits what we see."""
 
 
 @dataclass(slots=True)
@@ -210,11 +105,13 @@ class Pipeline:
         tell: Tell,
         *,
         who: Who | None = None,
+        keeps: Keeps | None = None,
         mark: Callable[[Batch], None] = lambda batch: None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         who: knows the processes behind the actors.
+        keeps: keeps versions of files.
         mark: flags the rows of canary files.
         alive: called at least every `WAIT_S` from the loop itself; feeds the watchdog.
         """
@@ -227,11 +124,12 @@ class Pipeline:
         self._scans = scans
         self._tell = tell
         self._who: Who = who or Nobody()
+        self._keeps: Keeps = keeps or NothingKept()
         self._mark = mark
         self._alive = alive
         self._found: deque[tuple[Batch, int, Match]] = deque()
         self._words: deque[tuple[str, Verdict, str, int]] = deque()
-        self._stopped: deque[tuple[str, int, int]] = deque()
+        self._told: deque[Callable[[], Incident | None]] = deque()
         self._losses_told: dict[tuple[Kind, int], tuple[int, int]] = {}
         self._stopping = threading.Event()
         self.counters = Counters()
@@ -250,7 +148,11 @@ class Pipeline:
 
     def contained(self, threat_id: str, at_ns: int, held_at_ns: int = 0) -> None:
         """The actor of an incident was stopped (and its opens denied); noted with the next turn of the loop."""
-        self._stopped.append((threat_id, at_ns, held_at_ns))
+        self._told.append(lambda: self._incidents.contained(threat_id, at_ns, held_at_ns))
+
+    def preserved(self, threat_id: str, kept: int, lost: int) -> None:
+        """Of the files that were destroyed in an incident so many can come back; noted with the next turn."""
+        self._told.append(lambda: self._incidents.preserved(threat_id, kept, lost))
 
     def consider(self, batch: Batch, content: Mapping[int, Match]) -> Decision | None:
         """What would be decided of one file now, by a fresh guard: nothing is counted, recorded or done."""
@@ -284,10 +186,10 @@ class Pipeline:
                 closed = self._incidents.resolve(*self._words.popleft())
                 if closed is not None:
                     self._judgement.guard.release(closed.actor_id, closed.tree)
-            while self._stopped:
-                held = self._incidents.contained(*self._stopped.popleft())
-                if held is not None:
-                    self._records.save_incident(held, wait=False)
+            while self._told:
+                grown = self._told.popleft()()
+                if grown is not None:
+                    self._records.save_incident(grown, wait=False)
             if batch is not None and len(batch):
                 self.step(batch)
             while self._found:
@@ -310,6 +212,7 @@ class Pipeline:
         counters.decisions[Action.ALLOW] += len(batch) - len(decisions)
         counters.latencies_ns.extend((decided_ns - batch.events["at_ns"][:64].astype(np.int64)).tolist())
         threats = self._follow(batch, decisions)
+        self._keeps.note(batch)
         self._report_losses(batch)
         first = self._records.record_events(batch, decisions, threats)
         self._tell.events(first, batch, decisions, threats)
@@ -373,6 +276,7 @@ class Pipeline:
             incident, new = self._incidents.fold(decision, batch.facts[row], actor=actor)
             threats[decision.seq] = incident.id
             self._records.save_incident(incident, wait=False)
+            self._keeps.follow(incident)
             self._tell.alert(decision, incident, new=new)
             if decision.action is not Action.ALERT:
                 self._acts.submit(decision, incident, batch, row)

@@ -7,7 +7,7 @@ and nobody behind them. What a host gets is shown by `status`, with the reason w
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -26,10 +26,18 @@ ASKED: Final = "the configuration asks for it (watch.backend)"
 log = structlog.get_logger("shieldd.sources")
 
 
-def choose(config: Config, trees: Trees, baseline: Baseline, windows: Windows, actors: Actors) -> tuple[Source, str]:
+def choose(
+    config: Config,
+    trees: Trees,
+    exclude: Mapping[int, Sequence[bytes]],
+    baseline: Baseline,
+    windows: Windows,
+    actors: Actors,
+) -> tuple[Source, str]:
     """The best source that may run here.
 
     Args:
+        exclude: globs of what is not watched, by index of the tree.
         actors: the table of processes that attributed events refer to.
 
     Returns:
@@ -40,8 +48,8 @@ def choose(config: Config, trees: Trees, baseline: Baseline, windows: Windows, a
     """
     section = config.watch
     watched = [
-        Tree(root=tree.root, root_fd=tree.root_fd, exclude=one.globs, index=tree.index)
-        for tree, one in zip(trees, config.tree, strict=True)
+        Tree(root=tree.root, root_fd=tree.root_fd, exclude=tuple(exclude[tree.index]), index=tree.index)
+        for tree in trees
     ]
     if section.backend is WatchBackend.PYINOTIFY:
         from shieldd.watch.pyinotify_source import PyinotifySource  # noqa: PLC0415 - only where it is asked for

@@ -31,6 +31,7 @@ class _Open:
     last_mono_ns: int
     last_event_at_ns: int = 0
     destroyed: int = 0
+    counted: tuple[int, int] = (0, 0)  # destroyed when it was last looked for versions, and without one then
     touched: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
 
@@ -100,16 +101,20 @@ class Incidents:
                 return now.incident
         return None
 
-    def preserved(self, threat_id: str, count: int) -> Incident | None:
-        """Note of how many of the files that it destroyed a version from before exists; the others are lost.
+    def preserved(self, threat_id: str, kept: int, lost: int) -> Incident | None:
+        """Note of how many of the files that it destroyed a version from before exists.
+
+        Args:
+            kept: files whose content is gone and of which there is a version.
+            lost: files whose content is gone and of which there is none.
 
         Returns:
             The incident as it is now, None where it is not open.
         """
         for now in self._open.values():
             if now.incident.id == threat_id:
-                kept = max(count, now.incident.files_preserved)
-                lost = max(now.destroyed - kept, 0)
+                now.counted = (now.destroyed, lost)
+                kept = max(kept, now.incident.files_preserved)  # what came back meanwhile had been preserved
                 now.incident = replace(now.incident, files_preserved=kept, files_lost=lost)
                 return now.incident
         return None
@@ -139,7 +144,7 @@ class Incidents:
             severity=max(old.severity, decision.severity),
             actor=old.actor or actor,
             files_touched=touched,
-            files_lost=max(now.destroyed - old.files_preserved, 0),
+            files_lost=now.counted[1] + max(now.destroyed - now.counted[0], 0),
             files_per_s=_rate(touched, now.last_event_at_ns - first) or old.files_per_s,
             first_event_at_ns=first,
             decided_at_ns=decided,

@@ -11,6 +11,7 @@ import numpy as np
 
 from shieldd.api.engine import Caller
 from shieldd.config import Config
+from shieldd.custody import Custody
 from shieldd.engine.streams import Streams
 from shieldd.engine.troubles import Troubles
 from shieldd.judge import PolicyState
@@ -64,6 +65,7 @@ class Parts:
     is_canary: Callable[[GuardedTree, bytes], bool]
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
+    custody: Custody
     contain: Contain | None = None
     survey: Survey | None = None
     restorer: Restorer | None = None

@@ -109,6 +109,8 @@ class Restores:
 
     def _tell(self, plan: Plan) -> None:
         now = self._plan(self._parts.store.restores.plan(plan.id))
+        if not self._parts.store.restores.unfinished():
+            self._parts.troubles.clear("restore.unfinished")
         text = f"restored: {now.done} done, {now.failed} failed, {now.skipped} left alone, {now.lost} lost"
         severity = Severity.HIGH if now.failed or now.lost else Severity.INFORMATIONAL
         self._parts.store.alert(

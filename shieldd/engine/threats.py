@@ -102,6 +102,7 @@ class Threats:
             closed_at_ns=now,
         )
         parts.store.save_incident(closed)
+        parts.custody.resolved(incident.id)
         parts.store.label(Label(incident.id, judgement, request.note, caller.uid, now))
         return self._threat(closed, ACTIONS_SHOWN)
 

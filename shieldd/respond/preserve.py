@@ -23,6 +23,7 @@ import structlog
 from shieldd.config import PreserveSection
 from shieldd.errors import ShieldError
 from shieldd.model.event import Batch, EventFlag, Kind
+from shieldd.model.version import Keep
 from shieldd.native.preserve import Evicted, VaultStatus, Walk
 from shieldd.respond import Trees
 from shieldd.respond.vaults import Held, open_vaults
@@ -133,10 +134,15 @@ class Keeper:
                 self._changes.extend(changes)
             self._wake.notify()
 
-    def sealed(self, tree: int, ino: int) -> None:
-        """A file was sealed: no link to its content in the clear shall stay; copies go with their age."""
-        if tree in self._by_tree and ino:
-            self._by_tree[tree][0].vault.forget((), ino=ino)
+    def sealed(self, tree: int, path: bytes) -> None:
+        """A file was sealed or taken away: no link to its content in the clear stays; copies go with their age."""
+        if tree not in self._by_tree:
+            return
+        vault = self._by_tree[tree][0].vault
+        with self._going_on(tree):
+            for version in vault.find(path=path, tree=tree, standing=True, limit=1):
+                if version.kind is Keep.LINK:
+                    vault.forget((), ino=version.ino)
 
     def pin(self, incident_id: str, actor_key: int, since_ns: int) -> None:
         """Hold the versions of an open incident, durable in every vault when this returns.
@@ -168,6 +174,21 @@ class Keeper:
             )
             for held in self.held
         )
+
+    def troubles(self) -> dict[str, str]:
+        """What does not work at this moment: sentences by code."""
+        found: dict[str, str] = {}
+        for index, error in self.refused.items():
+            found.setdefault(error.code, f"no versions are preserved of tree {index}: {error.message}")
+        for held in self.held:
+            evicted, status = self._evicted.get(held.number), held.vault.status()
+            if evicted is not None and evicted.free < held.min_free:
+                found.setdefault("preserve.space", "too little space is free: no copies are made, links are")
+            if evicted is not None and evicted.over:
+                found.setdefault("preserve.quota", "open incidents need more versions than the quota allows")
+            if status.damaged or status.missing:
+                found.setdefault("preserve.damaged", "preserved versions are damaged, replaced or gone")
+        return found
 
     def settled(self, timeout_s: float) -> bool:
         """Wait until all trees are linked and nothing waits; False when the time ran out."""

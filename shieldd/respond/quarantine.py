@@ -93,10 +93,13 @@ class Quarantine:
         host_id: bytes,
         count: Callable[[int], None] = lambda uses: None,
         known: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
+        gone: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
         threads: int = 0,
     ) -> None:
         """Args:
         directory_fd: of the quarantine directory, mode 0700.
+        known: told of each file that came back.
+        gone: told of each file that was taken away: nothing of it in the clear shall stay.
         """
         self.directory_fd = directory_fd
         self._keyring = keyring
@@ -108,6 +111,7 @@ class Quarantine:
         self._host_id = host_id
         self._count = count
         self._known = known
+        self._gone = gone
         self._threads = threads
 
     def add(
@@ -129,6 +133,7 @@ class Quarantine:
             still_the_one(tree, path, inode)
             self._count(1)
             envelope.seal_into(tree.root_fd, path, self.directory_fd, name, self._keyring, self._journal, options)
+            self._gone(tree, path)
             held = self.describe(object_id)
             self._index.held(held)
         return held

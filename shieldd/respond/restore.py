@@ -17,7 +17,7 @@ from typing import Final
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind
 from shieldd.model.incident import Incident
-from shieldd.model.restore import Found, Plan, PlanState, Step, There
+from shieldd.model.restore import Act, Found, Plan, PlanState, Step, There
 from shieldd.model.version import Keep, Version
 from shieldd.native import files, restore
 from shieldd.native.restore import How, Item, Over
@@ -35,6 +35,7 @@ __all__ = ["History", "Journal", "Restorer", "Versions"]
 
 LEAD_NS: Final = 10_000_000_000  # an actor begins before the first of its acts stands out
 TAIL_NS: Final = 1_000_000_000  # where nobody was named: the incident's time ends so long after its last event
+REPLACED: Final = frozenset({Act.COPY, Act.LINK, Act.TWIN})  # the content of before comes from a version
 ATTRIBUTED: Final = 1 << 63  # bit of an actor key that stands for a process, not for a tree
 
 
@@ -45,6 +46,14 @@ class Brought:
     version: Version
     place: bytes
     aside: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of the files whose content is gone: how many have a version from before, how many have none."""
+
+    kept: int
+    lost: int
 
 
 class Restorer:
@@ -80,13 +89,28 @@ class Restorer:
         Raises:
             ShieldError: `file.outside` where its tree is not guarded any more, `watch.gone`, `store.*`.
         """
+        named, since = _since(incident)
+        self._versions.pin(incident.id, incident.actor_id if named else 0, since)
+        tree, steps = self._looked_at(incident)
+        plan = Plan(new_id("p"), incident.id, tree.index, self._clock_ns(), PlanState.PLANNED, named, len(steps))
+        self._journal.begin(plan, steps)
+        return plan
+
+    def tally(self, incident: Incident) -> Tally:
+        """How much of what an incident's actor destroyed can come back; nothing is written down.
+
+        Raises:
+            ShieldError: as `plan`.
+        """
+        _, steps = self._looked_at(incident)
+        return Tally(sum(step.act in REPLACED for step in steps), sum(step.lost for step in steps))
+
+    def _looked_at(self, incident: Incident) -> tuple[GuardedTree, list[Step]]:
+        """The tree, and what would be done in it."""
         tree = self._tree(incident.tree)
         still_there(tree)
-        named = bool(incident.actor_id & ATTRIBUTED)
-        since, until = incident.first_event_at_ns - LEAD_NS, self._clock_ns()
+        (named, since), until = _since(incident), self._clock_ns()
         if not named:
-            # the tree's own key stands for whoever works there: only the incident's own time counts
-            since = incident.first_event_at_ns
             last = max(self._history.last_of(incident.id), incident.decided_at_ns, incident.contained_at_ns)
             until = last + TAIL_NS
         touches = self._history.touches(tree.index, since, self._clock_ns() + TAIL_NS)
@@ -94,11 +118,7 @@ class Restorer:
         if named:
             copies = [x for x in self._versions.versions_by(incident.actor_id, since) if x.kind is not Keep.LINK]
             trails.opened([(x.path, x.at_ns) for x in copies if x.tree == tree.index and x.at_ns <= until])
-        self._versions.pin(incident.id, incident.actor_id if named else 0, since)
-        steps = Planner(tree, self._versions, self._history, trails).steps()
-        plan = Plan(new_id("p"), incident.id, tree.index, self._clock_ns(), PlanState.PLANNED, named, len(steps))
-        self._journal.begin(plan, steps)
-        return plan
+        return tree, Planner(tree, self._versions, self._history, trails).steps()
 
     def steps(self, plan_id: str, *, after: int = -1, limit: int = 1000) -> Sequence[Step]:
         """Steps of a plan by number."""
@@ -209,3 +229,12 @@ class Restorer:
             yield
         finally:
             self._busy.release()
+
+
+def _since(incident: Incident) -> tuple[bool, int]:
+    """Whether the kernel named the actor, and since when it acted.
+
+    The tree's own key stands for whoever works there: then only the incident's own time counts.
+    """
+    named = bool(incident.actor_id & ATTRIBUTED)
+    return named, incident.first_event_at_ns - (LEAD_NS if named else 0)

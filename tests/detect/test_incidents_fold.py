@@ -115,11 +115,11 @@ def test_what_is_preserved_is_not_lost() -> None:
     (contained,) = decide(guard, seen, wish(Action.ALLOW, 5))
     incident, _ = incidents.fold(contained, seen.facts[4])
     assert (incident.files_preserved, incident.files_lost) == (0, 5)
-    incident = incidents.preserved(incident.id, 4)  # type: ignore[assignment]
+    incident = incidents.preserved(incident.id, 4, 1)  # type: ignore[assignment]
     assert (incident.files_preserved, incident.files_lost) == (4, 1)
     again, _ = incidents.fold(decision(seq=9, actor=5, mono_ns=contained.mono_ns), seen.facts[4])
     assert (again.files_preserved, again.files_lost) == (4, 1), "a later decision does not undo it"
-    assert incidents.preserved("other", 1) is None
+    assert incidents.preserved("other", 1, 0) is None
 
 
 def test_since_when_it_is_held_is_noted_once() -> None:

@@ -23,7 +23,15 @@ TABLE: dict[str, tuple[set[str], str]] = {
     "shieldd.actors": ({"model", "errors", "native"}, "it says who acted; what that means is the guard's affair"),
     "shieldd.scan": ({"model", "errors", "native", "config"}, "it reads files by descriptor and says what matched"),
     "shieldd.api": ({"model", "errors", "config"}, "the edge speaks to the engine's contract, not to the parts"),
-    "shieldd.pipeline": ({"model", "errors"}, "the product as one loop: it knows the parts by their contracts alone"),
+    "shieldd.contracts": ({"model", "errors"}, "what the loop needs of its parts names none of them"),
+    "shieldd.pipeline": (
+        {"model", "errors", "contracts"},
+        "the product as one loop: it knows the parts by their contracts alone",
+    ),
+    "shieldd.custody": (
+        {"model", "errors", "config", "respond", "store"},
+        "it keeps what may have to come back; what to do about an attack is decided elsewhere",
+    ),
     "shieldd.lookout": ({"model", "errors"}, "a queue and its thread; what scans is handed to it"),
     "shieldd.learn": (
         {"model", "errors", "native", "detect", "watch"},

@@ -15,6 +15,7 @@ from shieldd.api.encode import dumps
 from shieldd.api.engine import Caller
 from shieldd.engine.parts import Parts
 from shieldd.engine.restores import Restores
+from shieldd.engine.troubles import Troubles
 from shieldd.errors import ShieldError
 from shieldd.model.decision import ActionKind, Outcome
 from shieldd.model.restore import PlanState
@@ -28,7 +29,7 @@ ROOT = Caller(0, 0, 1)
 @pytest.fixture
 def restores(scene: Scene) -> Iterator[Restores]:
     """The answers, over a scene where an attacker was."""
-    parts = SimpleNamespace(store=scene.store, restorer=scene.restorer, trees=[scene.tree])
+    parts = SimpleNamespace(store=scene.store, restorer=scene.restorer, trees=[scene.tree], troubles=Troubles())
     for name in (b"a.csv", b"b.csv", b"c.csv", b"d\n\xff.csv"):
         scene.create(name, b"data of " + name)
     scene.create(b"never.csv", b"x", preserve=False)
