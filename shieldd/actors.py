@@ -14,16 +14,18 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from shieldd.model.actor import ActorInfo
+from shieldd.model.actor import ActorInfo, ActorKind
 from shieldd.model.event import Batch, EventFlag
 from shieldd.model.identity import Identity
 from shieldd.model.incident import Actor
+from shieldd.model.names import printable
 from shieldd.native.actors import Actors
 
 HOLDS_NS: Final = 250_000_000
 """An answer about trust is good for so long: a trusted program that runs another one is found out within it."""
 SHOWN_NS: Final = 1_000_000_000
 KEPT: Final = 1024
+GUESSES: Final = 3
 _T = TypeVar("_T")
 
 
@@ -89,6 +91,18 @@ class Known:
         identity = Identity(info.pid, digest) if info is not None and digest is not None else None
         _keep(self._identities, key, (now, identity))
         return identity
+
+
+def guessed(actors: Actors, root: bytes) -> str:
+    """Who has files open beneath a root, for people to look at; nobody may act on it. Empty where nobody has."""
+    words: list[str] = []
+    for guess in actors.guess([root]):
+        info = actors.info(guess.key, digests=False, guessed=True)
+        if info is None or info.kind is ActorKind.HOST:
+            continue
+        how = "writing" if guess.writing else "with files open"
+        words.append(f"{printable(info.exe) or 'a program'} (pid {guess.pid}, {how})")
+    return ", ".join(words[:GUESSES])
 
 
 def _keep(cache: OrderedDict[int, _T], key: int, value: _T) -> None:

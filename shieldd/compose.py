@@ -18,14 +18,15 @@ from typing import Final
 import numpy as np
 import structlog
 
-from shieldd import __version__, fingerprints, judge, logs, service
-from shieldd.actors import Known
+from shieldd import __version__, containment, fingerprints, judge, logs, service
+from shieldd.actors import Known, guessed
 from shieldd.api.listen import Listener, listen, passed
 from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
 from shieldd.canaries import Canaries, canary_secret
 from shieldd.config import Config, ConfigError, DaemonMode
 from shieldd.custody import Custody
+from shieldd.containment import Words
 from shieldd.detect import canary
 from shieldd.detect.guard import Guard
 from shieldd.detect.incidents import Incidents
@@ -42,7 +43,7 @@ from shieldd.model.event import EVENT, FACTS, Kind
 from shieldd.native import envelope, observe
 from shieldd.native.actors import Actors
 from shieldd.pipeline import Judgement, Pipeline
-from shieldd.recovery import recover
+from shieldd.recovery import containments, recover
 from shieldd.respond import GuardedTree, Trees
 from shieldd.respond.acts import ActPool
 from shieldd.respond.quarantine import Quarantine
@@ -160,7 +161,17 @@ class Daemon:
         snapshot = self._snapshot(config)
         judgement = self._judgement(snapshot)
         streams = Streams(trees, store, troubles.report, troubles.hold)
-        acts = ActPool(trees, store, sealer.act, quarantine.act, failed=troubles.report)
+        words = Words(streams.say, troubles.report, self._contained)
+        contain = containment.build(lambda: self._parts.config, store, trees, actors, words)
+        acts = ActPool(
+            trees,
+            store,
+            sealer.act,
+            quarantine.act,
+            contain=contain,
+            guess=lambda tree, path: guessed(actors, tree.root),
+            failed=troubles.report,
+        )
         inspector = observe.Inspector(observe.Baseline(1024))
         canaries = self._plant(trees, baseline)
         lookout = Lookout(snapshot.scanner, lambda tree, path: open_beneath(trees[tree].root_fd, path), self._found)
@@ -200,8 +211,10 @@ class Daemon:
             started_ns=time.time_ns(),
             custody=custody,
             restorer=custody.restoring(source, quarantine, known),
+            contain=contain,
             why_no_fanotify=why_not,
         )
+        containments(store, contain)
         self._survey = Survey(
             [(tree, custody.exclude[tree.index]) for tree in trees],
             observe.Inspector(baseline),
@@ -275,6 +288,9 @@ class Daemon:
             text = f"{found.garbled} files lost their format while nobody watched ({found.changed} changed)"
             self._parts.streams.trouble("watch.away", text, Severity.HIGH, 0, b"")
         fingerprints.save(self._parts.baseline, self._store.state.fd)
+
+    def _contained(self, threat_id: str, at_ns: int, held_at_ns: int) -> None:
+        self._parts.pipeline.contained(threat_id, at_ns, held_at_ns)
 
     def _turned(self) -> None:
         self._last_turn = time.monotonic()
@@ -369,6 +385,8 @@ class Daemon:
         parts.lookout.stop()
         self._survey.stop()
         parts.acts.close()
+        if parts.contain is not None:
+            parts.contain.stop()
         parts.streams.stop()
         for thread in (*self._threads, *((self._surveying,) if self._surveying else ())):
             thread.join(5.0)

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from shieldd.config import Config
 from shieldd.config.sections import ContainSection, TreeMode
 from shieldd.errors import ShieldError
+from shieldd.model.actor import ActorInfo, ActorKind
 from shieldd.model.contained import Member
 from shieldd.model.decision import ActionKind, Severity
 from shieldd.model.held import HoldStatus, Verdict
@@ -32,6 +33,9 @@ class ActorTable(Protocol):
     def members(self, key: int) -> Sequence[tuple[int, int]]:
         """Living processes of an actor: number and start."""
 
+    def info(self, key: int, *, digests: bool) -> ActorInfo | None:
+        """What is known of an actor."""
+
 
 class Grouped:
     """The table of actors as containment asks it."""
@@ -42,6 +46,11 @@ class Grouped:
     def members(self, actor: int) -> Sequence[Member]:
         """Those that live now."""
         return [Member(pid, start_ticks) for pid, start_ticks in self._table.members(actor)]
+
+    def of_the_host(self, actor: int) -> bool:
+        """Whether it is the host's own work."""
+        info = self._table.info(actor, digests=False)
+        return info is not None and info.kind is ActorKind.HOST
 
 
 class Opens(Protocol):

@@ -7,10 +7,12 @@ import os
 import structlog
 
 from shieldd.errors import ShieldError
+from shieldd.model.contained import Holding
 from shieldd.model.decision import ActionKind, Outcome
 from shieldd.model.incident import TakenAction
 from shieldd.native import envelope
 from shieldd.respond import Ended, GuardedTree, Trees
+from shieldd.respond.contain import Contain
 from shieldd.respond.quarantine import SUFFIX, Quarantine
 from shieldd.respond.seal import opens
 from shieldd.store import SealedRecord, Store
@@ -33,7 +35,8 @@ def recover(
     ended = journal.recover(roots, keyring)
     for one in ended:
         log.warning("an act that a crash cut off was ended", act=one.act.name.lower(), outcome=one.outcome.name.lower())
-    pending = store.pending()
+    # what processes it stopped is containment's to find out: `containments`
+    pending = [x for x in store.pending() if x.kind is not ActionKind.CONTAIN]
     if ended or pending or store.fresh or store.reports:
         _sealed_again(store, keyring, trees, [(x.tree, x.path) for x in pending if x.kind in _FILE_ACTS])
         _, bad = quarantine.rebuild()
@@ -45,6 +48,23 @@ def recover(
         held = {x.id for x in store.quarantine.list(limit=100_000).items}
         store.finish([_closed(store, trees, held, x) for x in pending])
         log.warning("acts that a crash cut off were closed", count=len(pending))
+
+
+def containments(store: Store, contain: Contain) -> None:
+    """Take over what an earlier run holds, then close the acts that it could not close, by what is held now."""
+    pending = [x for x in store.pending() if x.kind is ActionKind.CONTAIN]
+    contain.recover()
+    ended: list[Ended] = []
+    for act in pending:
+        found = contain.of(act.threat_id)
+        if found is not None and found.state is Holding.HELD and not act.reason.startswith(("release:", "kill:")):
+            ended.append(Ended(act.id, Outcome.DONE, f"{act.reason}; finished after a crash", act.undo))
+        else:
+            reason = f"{act.reason}: interrupted by a crash (shieldctl threats show says what is held)"
+            ended.append(Ended(act.id, Outcome.FAILED, reason, ""))
+    if ended:
+        store.finish(ended)
+        log.warning("containments that a crash cut off were closed", count=len(ended))
 
 
 _FILE_ACTS = (ActionKind.SEAL, ActionKind.OPEN)

@@ -39,8 +39,8 @@ class Act(Protocol):
 class Containing(Protocol):
     """Holds the processes behind an attack (`shieldd.respond.contain`)."""
 
-    def names(self, actor: int) -> bool:
-        """Whether an actor is processes; without attribution it is a whole tree."""
+    def why_not(self, actor: int) -> str:
+        """Why an actor cannot be held, empty where it can: without attribution it is a whole tree."""
 
     def deny(self, actor: int) -> int:
         """Deny its opens at once; since when (wall clock, ns), 0 where that cannot be done. Never blocks."""
@@ -108,7 +108,7 @@ class ActPool:
             return
         if first:
             held_ns = 0
-            if self._contain is not None and self._contain.names(decision.actor):
+            if self._contain is not None and not self._contain.why_not(decision.actor):
                 held_ns = self._contain.deny(decision.actor)
             self._first.submit(self._carry_out, decision, incident, None, held_ns)
             return
@@ -146,12 +146,13 @@ class ActPool:
 
     def _hold(self, decision: Decision, incident: Incident, held_at_ns: int) -> None:
         """Stop the processes behind it; where nobody names them, that is a person's to do, with a guess to go by."""
-        if self._contain is not None and self._contain.names(decision.actor):
+        why_not = self._contain.why_not(decision.actor) if self._contain is not None else CONTAIN_REASON
+        if self._contain is not None and not why_not:
             self._contain.contain(decision, incident, held_at_ns=held_at_ns)
             return
         tree = self._trees[decision.tree]
         guessed = self._guess(tree, decision.path)
-        reason = f"{CONTAIN_REASON}; a guess: {guessed}" if guessed else CONTAIN_REASON
+        reason = f"{why_not}; a guess: {guessed}" if guessed else why_not
         action = announced(ActionKind.CONTAIN, tree, decision.path, threat_id=incident.id, reason=reason)
         self._ledger.intend([action])
         self._ledger.finish([Ended(action.id, Outcome.SKIPPED, reason, "")])

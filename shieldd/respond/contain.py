@@ -27,6 +27,8 @@ from shieldd.respond.held import Held
 from shieldd.respond.notes import Slip
 from shieldd.respond.telling import described, summary
 
+NOBODY_NAMED: Final = "this event source cannot name or hold the process; a person must stop it now"
+HOSTS_OWN: Final = "it is the host's own work (service manager or a server as a whole); a person must look at it now"
 ROUNDS: Final = 4  # looks of the grouping for members that the signal's own looks did not find
 
 log = structlog.get_logger("shieldd.contain")
@@ -39,10 +41,11 @@ class Contain:
         self._means = means
         self._held = Held(means, lambda threat_id: self.release(threat_id, why="the configured time is over"))
 
-    @staticmethod
-    def names(actor: int) -> bool:
-        """Whether an actor is processes; without attribution it is a whole tree."""
-        return bool(actor & PROCESS_KEY)
+    def why_not(self, actor: int) -> str:
+        """Why an actor cannot be held at all, in words; empty where it can."""
+        if not actor & PROCESS_KEY:
+            return NOBODY_NAMED
+        return HOSTS_OWN if self._means.groups.of_the_host(actor) else ""
 
     def deny(self, actor: int) -> int:
         """Deny an actor's opens; returns since when (wall clock, ns), 0 where that cannot be done here."""

@@ -39,6 +39,9 @@ class Groups(Protocol):
     def members(self, actor: int) -> Sequence[Member]:
         """Those that live now."""
 
+    def of_the_host(self, actor: int) -> bool:
+        """Whether it is the host's own work (service manager, a server as a whole), which is never held."""
+
 
 class Verdicts(Protocol):
     """What the kernel answers an actor's opens (`shieldd.hold`)."""

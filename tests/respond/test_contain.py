@@ -62,9 +62,13 @@ class World:
     times: list[tuple[str, int, int]] = field(default_factory=list)
     freezer: object = None
     hold_s: float = 0.0
+    hosts: set[int] = field(default_factory=set)
 
     def members(self, actor: int) -> Sequence[Member]:
         return list(self.named.get(actor, ()))
+
+    def of_the_host(self, actor: int) -> bool:
+        return actor in self.hosts
 
     def deny(self, actor: int) -> bool:
         self.order.append("deny")
