@@ -25,8 +25,8 @@ from shieldd.api.protocol import Limits
 from shieldd.api.server import ApiServer
 from shieldd.canaries import Canaries, canary_secret
 from shieldd.config import Config, ConfigError, DaemonMode
-from shieldd.custody import Custody
 from shieldd.containment import Words
+from shieldd.custody import Custody
 from shieldd.detect import canary
 from shieldd.detect.guard import Guard
 from shieldd.detect.incidents import Incidents
