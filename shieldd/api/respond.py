@@ -10,10 +10,11 @@ import asyncio
 import fcntl
 import json
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any, Final, cast
 
 from starlette.responses import Response
@@ -37,14 +38,14 @@ class CutError(Exception):
     """The rest of a body cannot be sent; the reader must see that it is not whole."""
 
 
-class StreamResponse(Response):
+class StreamResponse(Response, ABC):
     """A response whose chunks come from `chunks()`; stops at once when the reader goes."""
 
     stall_s: float | None = None
 
+    @abstractmethod
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Body, piece by piece. Raises `CutError` when it cannot be completed."""
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end or until the reader has gone."""
@@ -110,11 +111,10 @@ class FollowResponse(StreamResponse):
         """
         loop = asyncio.get_running_loop()
         self._cancel = await loop.run_in_executor(self._readers, self._subscribe, self._feed.deliver)
-        try:
+        with ExitStack() as failed:
+            failed.callback(self._cancel)
             earlier = await loop.run_in_executor(self._readers, self._past)
-        except BaseException:
-            self._cancel()
-            raise
+            failed.pop_all()
         self._earlier = earlier if self._query.limit else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,13 +268,12 @@ class ContentResponse(StreamResponse):
         fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._running = asyncio.get_running_loop().run_in_executor(self._workers, self._run, write_fd)
         self._running.add_done_callback(_log_fault)
-        try:
+        with ExitStack() as failed:
+            failed.callback(self._close)
             self._first = await self._take()
             if not self._first:
                 await self._running
-        except BaseException:
-            self._close()
-            raise
+            failed.pop_all()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Content until the pipe ends; then the writer's word counts."""

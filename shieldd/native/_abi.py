@@ -1,6 +1,6 @@
 """Loads the compiled core, checks its ABI version, and turns its statuses into `ShieldError`.
 
-Owns: `ffi`, `lib`, `call`. Does not own: any meaning of what is called.
+Owns: `ffi`, `lib`, `call`, `failure`. Does not own: any meaning of what is called.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ def call(function: Any, *arguments: Any, path: bytes | None = None) -> None:
     error = ffi.new("ShdError *")
     if function(*arguments, error) == 0:
         return
-    raise ShieldError(
-        ffi.string(error.code).decode(),
-        ffi.string(error.message).decode("utf-8", "replace"),
-        errno=error.errno or None,
+    raise failure(error, path)
+
+
+def failure(record: Any, path: bytes | None) -> ShieldError:
+    """What an error record says."""
+    return ShieldError(
+        ffi.string(record.code).decode(),
+        ffi.string(record.message).decode("utf-8", "replace"),
+        errno=record.errno or None,
         path=path,
     )
 
@@ -38,4 +43,4 @@ def path_bytes(path: str | bytes | os.PathLike[Any]) -> bytes:
     return os.fsencode(path)
 
 
-__all__ = ["ABI_VERSION", "call", "ffi", "lib", "path_bytes"]
+__all__ = ["ABI_VERSION", "call", "failure", "ffi", "lib", "path_bytes"]

@@ -1,7 +1,8 @@
-"""Keys and sealed files (shield-envelope(5)): the typed face of the core's envelope part.
+"""Sealed files (shield-envelope(5)): the typed face of the core's envelope part.
 
-Owns: handles on keys and journals, values that describe sealed files. Does not own: where keys come from
-(`shieldd.keys`), what is sealed and why (`shieldd.respond`).
+Owns: the calls that seal, open and rewrap, the journal behind them. Does not own: what sealed files say of themselves
+(`shieldd.native.described`), the keys (`shieldd.native.keyring`) nor where they come from (`shieldd.keys`), what is
+sealed and why (`shieldd.respond`).
 
 Paths are bytes relative to a root descriptor; every call releases the GIL. Failures are `ShieldError` with the code
 of the layer that refused (`envelope.*`, `keys.*`) or of the file trouble (`file.*`); nothing was lost then.
@@ -9,13 +10,15 @@ of the layer that refused (`envelope.*`, `keys.*`) or of the file trouble (`file
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from shieldd.errors import ShieldError
-from shieldd.native._abi import call, ffi, lib
+from shieldd.native._abi import call, failure, ffi, lib
+from shieldd.native._bytes import Blob, Slice, Slices, fields_of
+from shieldd.native.described import header, metadata, metadata_of, verify
+from shieldd.native.keyring import Keyring, random_bytes
 from shieldd.native.sealed import (
     Act,
     Header,
@@ -31,77 +34,8 @@ from shieldd.native.sealed import (
     Verified,
 )
 
-KEY_BYTES: Final = 32
-ID_BYTES: Final = 16
 BATCH: Final = 4096
 """Paths handed to the core at a time; bounds the memory of the answers."""
-
-
-class Keyring:
-    """Keys inside the core: locked in memory, left out of core dumps, wiped when forgotten or closed.
-
-    Thread-safe. A forked child finds it emptied (`keys.locked`).
-    """
-
-    def __init__(self) -> None:
-        """Raises: ShieldError native.panic where the self-test of the primitives fails."""
-        result = ffi.new("ShdKeyring **")
-        call(lib.shd_keyring_new, result)
-        self._handle = ffi.gc(result[0], lib.shd_keyring_free)
-
-    def add(self, *, key_id: bytes, version: int, purpose: Purpose, key: bytearray, seals: bool) -> None:
-        """Copy a key in; the caller wipes its own copy.
-
-        Args:
-            key_id: 16 bytes.
-            version: 0..2**32-1.
-            purpose: what it is for.
-            key: 32 bytes.
-            seals: new seals of the purpose use it; the last one added so wins.
-        """
-        if len(key) != KEY_BYTES:
-            raise ShieldError("native.argument", f"key has {len(key)} bytes, not {KEY_BYTES}")
-        view = ffi.cast("uint8_t (*)[32]", ffi.from_buffer(key))
-        call(lib.shd_keyring_add, self._handle, _key_id(key_id), version, int(purpose), view, seals)
-
-    def forget(self, *, key_id: bytes) -> None:
-        """Wipe every version of a key; nothing happens where there is none."""
-        call(lib.shd_keyring_forget, self._handle, _key_id(key_id), ffi.new("bool *"))
-
-    @property
-    def locked(self) -> bool:
-        """Every key is kept out of swap (RLIMIT_MEMLOCK sufficed)."""
-        locked = ffi.new("bool *")
-        call(lib.shd_keyring_locked, self._handle, locked)
-        return bool(locked[0])
-
-    def wrap(self, purpose: Purpose, plaintext: bytes | bytearray, context: bytes) -> bytes:
-        """Encrypt a small secret under the sealing key of `purpose`; `context` must be given again to unwrap."""
-        about, secret = _Slice(context), _Slice(plaintext)
-        with _Blob() as blob:
-            call(lib.shd_keyring_wrap, self._handle, int(purpose), about.struct, secret.struct, blob.out)
-            return blob.take()
-
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytearray:
-        """The secret back.
-
-        Raises:
-            ShieldError: envelope.recipient for a wrong context, key or damage; keys.version for an unknown version.
-        """
-        about, secret = _Slice(context), _Slice(wrapped)
-        with _Blob() as blob:
-            call(lib.shd_keyring_unwrap, self._handle, about.struct, secret.struct, blob.out)
-            return bytearray(blob.view())
-
-    def close(self) -> None:
-        """Wipe every key; memory is given back with the object."""
-        call(lib.shd_keyring_clear, self._handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 class Journal:
@@ -119,18 +53,18 @@ class Journal:
             roots: descriptors by absolute path: every guarded tree and the quarantine store.
             keyring: keys to check sealed files with; without the right one the plain file wins.
         """
-        labels = [_Slice(path) for path in roots]
-        with _Blob() as blob:
+        labels = Slices(list(roots))
+        with Blob() as blob:
             call(
                 lib.shd_journal_recover,
                 self._handle,
-                ffi.new("ShdSlice[]", [one.struct for one in labels]),
+                labels.array,
                 ffi.new("int32_t[]", list(roots.values())),
-                len(labels),
-                keyring._handle,
+                len(roots),
+                keyring.handle,
                 blob.out,
             )
-            fields = list(_fields(blob.view()))
+            fields = list(fields_of(blob.view()))
         return [
             Recovered(Act(state[0]), Outcome(state[1]), file_id, path, sealed_path)
             for state, file_id, path, sealed_path in zip(*[iter(fields)] * 4, strict=True)
@@ -145,13 +79,6 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def random_bytes(count: int) -> bytearray:
-    """Random bytes of the kernel, in memory that the caller can wipe."""
-    out = bytearray(count)
-    call(lib.shd_random, ffi.from_buffer(out), count)
-    return out
 
 
 def seal(root_fd: int, path: bytes, keyring: Keyring, journal: Journal, options: SealOptions) -> Sealed:
@@ -190,22 +117,23 @@ def seal_many(
     for at in range(0, len(paths), BATCH):
         some = paths[at : at + BATCH]
         results, errors = ffi.new("ShdSealed[]", len(some)), ffi.new("ShdError[]", len(some))
-        with _Blob() as blob, _Slices(some) as slices:
+        slices = Slices(some)
+        with Blob() as blob:
             call(
                 lib.shd_seal_many,
                 root_fd,
-                slices,
+                slices.array,
                 len(some),
-                keyring._handle,
+                keyring.handle,
                 journal._handle,
                 native.struct,
                 results,
                 errors,
                 blob.out,
             )
-            for i, sealed_path in enumerate(_fields(blob.view())):
+            for i, sealed_path in enumerate(fields_of(blob.view())):
                 ok = results[i].status == 0
-                answers.append(_sealed(results[i], sealed_path) if ok else _error(errors[i], some[i]))
+                answers.append(_sealed(results[i], sealed_path) if ok else failure(errors[i], some[i]))
     return answers
 
 
@@ -258,10 +186,10 @@ def open_stream(root_fd: int, path: bytes, keyring: Keyring, out_fd: int) -> Ope
 
     A refusal in the middle leaves verified bytes written: a reader must heed the error.
     """
-    one = _Slice(path)
-    with _Blob() as blob:
-        call(lib.shd_open_stream, root_fd, one.struct, keyring._handle, out_fd, blob.out, path=path)
-        return _opened(list(_fields(blob.view())))
+    one = Slice(path)
+    with Blob() as blob:
+        call(lib.shd_open_stream, root_fd, one.struct, keyring.handle, out_fd, blob.out, path=path)
+        return _opened(list(fields_of(blob.view())))
 
 
 def seal_descriptor(
@@ -283,14 +211,14 @@ def seal_descriptor(
         ShieldError: `file.exists`, `file.not-regular`, `file.changed` where it was written meanwhile, …
     """
     result, native = ffi.new("ShdSealed *"), _Options(options)
-    label, name = _Slice(path), _Slice(store_name)
+    label, name = Slice(path), Slice(store_name)
     call(
         lib.shd_seal_descriptor,
         source_fd,
         label.struct,
         store_fd,
         name.struct,
-        keyring._handle,
+        keyring.handle,
         journal._handle,
         native.struct,
         result,
@@ -304,38 +232,6 @@ def open_descriptor(sealed_fd: int, keyring: Keyring, out_fd: int) -> Opened:
     return open_stream(sealed_fd, b"", keyring, out_fd)
 
 
-def metadata(root_fd: int, path: bytes, keyring: Keyring) -> Metadata:
-    """What `path` says of its original; header and metadata are checked, the content is not read."""
-    return _metadata_of(root_fd, path, keyring, False)[0]
-
-
-def verify(root_fd: int, path: bytes, keyring: Keyring) -> Verified:
-    """Check every byte of `path`.
-
-    Raises:
-        ShieldError: with the layer that refuses; envelope.crc where one of the two slots is torn.
-    """
-    found, chunks = _metadata_of(root_fd, path, keyring, True)
-    return Verified(found, chunks)
-
-
-def header(root_fd: int, path: bytes) -> Header:
-    """What `path` says without a key. Unchecked: only `metadata` and `verify` know whether it is true."""
-    one = _Slice(path)
-    with _Blob() as blob:
-        call(lib.shd_header, root_fd, one.struct, blob.out, path=path)
-        kind, generation, size, file_id, slots, *recipients = _fields(blob.view())
-    return Header(
-        suite=kind[0],
-        chunk_bytes=1 << kind[1],
-        generation=int.from_bytes(generation, "little"),
-        payload_size=int.from_bytes(size, "little"),
-        file_id=file_id,
-        slots=slots[0],
-        recipients=tuple(Recipient(r[0], r[1:17], int.from_bytes(r[17:], "little")) for r in recipients),
-    )
-
-
 def rewrap_many(
     root_fd: int, paths: Sequence[bytes], keyring: Keyring, purpose: Purpose, *, revoke: bool = False
 ) -> list[Rewrapped | ShieldError]:
@@ -347,56 +243,32 @@ def rewrap_many(
     for at in range(0, len(paths), BATCH):
         some = paths[at : at + BATCH]
         results, errors = ffi.new("ShdRewrapped[]", len(some)), ffi.new("ShdError[]", len(some))
-        with _Slices(some) as slices:
-            call(
-                lib.shd_rewrap_many, root_fd, slices, len(some), keyring._handle, int(purpose), revoke, results, errors
-            )
+        slices = Slices(some)
+        call(
+            lib.shd_rewrap_many,
+            root_fd,
+            slices.array,
+            len(some),
+            keyring.handle,
+            int(purpose),
+            revoke,
+            results,
+            errors,
+        )
         for i, path in enumerate(some):
             one = results[i]
             if one.status == 0:
                 answers.append(Rewrapped(bytes(one.file_id), one.generation, bool(one.changed)))
             else:
-                answers.append(_error(errors[i], path))
+                answers.append(failure(errors[i], path))
     return answers
-
-
-class _Blob:
-    """Bytes that the core gives out; wiped and freed on exit."""
-
-    def __init__(self) -> None:
-        self.out = ffi.new("ShdBlob *")
-
-    def view(self) -> memoryview:
-        return memoryview(ffi.buffer(self.out.data, self.out.len)) if self.out.len else memoryview(b"")
-
-    def take(self) -> bytes:
-        return bytes(self.view())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        lib.shd_blob_free(self.out)
-
-
-class _Slices:
-    """An array of slices; the paths live as long as it does."""
-
-    def __init__(self, paths: Sequence[bytes]) -> None:
-        self._one = [_Slice(path) for path in paths]
-
-    def __enter__(self) -> Any:
-        return ffi.new("ShdSlice[]", [one.struct for one in self._one])
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._one.clear()
 
 
 class _Options:
     """`SealOptions` as the core has them; owns the bytes that the struct points to."""
 
     def __init__(self, options: SealOptions) -> None:
-        self._why, self._host = _Slice(options.why.encode()), _Slice(options.host_id)
+        self._why, self._host = Slice(options.why.encode()), Slice(options.host_id)
         self.struct = ffi.new(
             "ShdSealOptions *",
             {
@@ -409,43 +281,6 @@ class _Options:
                 "keep_original": options.keep_original,
             },
         )
-
-
-class _Slice:
-    """Bytes as the core takes them; `struct` points into the buffer for as long as this object lives."""
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._buffer = ffi.from_buffer(data)
-        self.struct = ffi.new("ShdSlice *", [ffi.cast("uint8_t *", self._buffer), len(data)])[0]
-
-
-_LENGTH: Final = struct.Struct("<I")
-_SCALARS: Final = struct.Struct("<4I3q3Q")
-
-
-def _key_id(key_id: bytes) -> Any:
-    if len(key_id) != ID_BYTES:
-        raise ShieldError("native.argument", f"key id has {len(key_id)} bytes, not {ID_BYTES}")
-    return ffi.new("uint8_t (*)[16]", list(key_id))
-
-
-def _fields(view: memoryview) -> Iterator[bytes]:
-    """Fields of a blob: u32 length, bytes."""
-    at = 0
-    while at < len(view):
-        (length,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size
-        yield bytes(view[at : at + length])
-        at += length
-
-
-def _error(record: Any, path: bytes) -> ShieldError:
-    return ShieldError(
-        ffi.string(record.code).decode(),
-        ffi.string(record.message).decode("utf-8", "replace"),
-        errno=record.errno or None,
-        path=path,
-    )
 
 
 def _sealed(record: Any, path: bytes) -> Sealed:
@@ -470,15 +305,15 @@ def _seal(
     journal: Journal,
     options: SealOptions,
 ) -> Sealed:
-    result, native, one, name = ffi.new("ShdSealed *"), _Options(options), _Slice(path), _Slice(store_name)
-    with _Blob() as blob:
+    result, native, one, name = ffi.new("ShdSealed *"), _Options(options), Slice(path), Slice(store_name)
+    with Blob() as blob:
         call(
             lib.shd_seal,
             root_fd,
             one.struct,
             store_fd,
             name.struct,
-            keyring._handle,
+            keyring.handle,
             journal._handle,
             native.struct,
             result,
@@ -491,8 +326,8 @@ def _seal(
 def _open(
     root_fd: int, path: bytes, to_fd: int, to_name: bytes, whole: bool, keyring: Keyring, journal: Journal, options: Any
 ) -> Opened:
-    one, name = _Slice(path), _Slice(to_name)
-    with _Blob() as blob:
+    one, name = Slice(path), Slice(to_name)
+    with Blob() as blob:
         call(
             lib.shd_open,
             root_fd,
@@ -500,51 +335,18 @@ def _open(
             to_fd,
             name.struct,
             whole,
-            keyring._handle,
+            keyring.handle,
             journal._handle,
             options,
             blob.out,
             path=path,
         )
-        return _opened(list(_fields(blob.view())))
+        return _opened(list(fields_of(blob.view())))
 
 
 def _opened(fields: list[bytes]) -> Opened:
     file_id, path, skipped, *rest = fields
-    return Opened(path, _metadata(file_id, rest), tuple(_fields(memoryview(skipped))))
-
-
-def _metadata_of(root_fd: int, path: bytes, keyring: Keyring, verify_all: bool) -> tuple[Metadata, int]:
-    one = _Slice(path)
-    with _Blob() as blob:
-        call(lib.shd_metadata, root_fd, one.struct, keyring._handle, verify_all, blob.out, path=path)
-        file_id, chunks, *rest = _fields(blob.view())
-    return _metadata(file_id, rest), int.from_bytes(chunks, "little")
-
-
-def _metadata(file_id: bytes, fields: list[bytes]) -> Metadata:
-    scalars, path, user, group, blake3, why, host_id, names = fields
-    mode, uid, gid, purpose, atime_ns, mtime_ns, sealed_at_ns, size, data_size, extents = _SCALARS.unpack(scalars)
-    return Metadata(
-        file_id=file_id,
-        path=path,
-        mode=mode,
-        uid=uid,
-        gid=gid,
-        user=user,
-        group=group,
-        atime_ns=atime_ns,
-        mtime_ns=mtime_ns,
-        size=size,
-        data_size=data_size,
-        extents=extents,
-        blake3=blake3,
-        purpose=Purpose(purpose),
-        why=why.decode(),
-        sealed_at_ns=sealed_at_ns,
-        host_id=host_id,
-        xattr_names=tuple(_fields(memoryview(names))),
-    )
+    return Opened(path, metadata_of(file_id, rest), tuple(fields_of(memoryview(skipped))))
 
 
 __all__ = [

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from shieldd.errors import ShieldError
 from shieldd.model.version import Keep, Version
-from shieldd.native._abi import call, ffi, lib
+from shieldd.native._abi import call, failure, ffi, lib
+from shieldd.native._bytes import Blob, Slice, Slices, fields_of
 from shieldd.native.kept import Evicted, Progress, Settled, VaultOptions, VaultStatus
 
 VAULT_NAME: Final = b".shieldd-vault"
 UNPIN: Final = 2**64 - 1
 _NUMBERS: Final = struct.Struct("<7Q3q4IH5B")
-_LENGTH: Final = struct.Struct("<I")
 
 
 def make(parent_fd: int, name: bytes = VAULT_NAME) -> int:
@@ -28,7 +28,7 @@ def make(parent_fd: int, name: bytes = VAULT_NAME) -> int:
         ShieldError: `preserve.unsafe` for anything there that is not a directory of ours alone, `file.readonly`,
             `file.denied`, `file.full`.
     """
-    given, out = _Slice(name), ffi.new("int32_t *")
+    given, out = Slice(name), ffi.new("int32_t *")
     call(lib.shd_vault_make, parent_fd, given.struct, out)
     return int(out[0])
 
@@ -51,7 +51,7 @@ class Vault:
             [options.whole_limit, options.quota, options.min_free, options.hardlinks, options.index],
         )
         numbers = ffi.new("uint16_t[]", [tree for tree, _ in options.trees])
-        roots = _Slices([root for _, root in options.trees])
+        roots = Slices([root for _, root in options.trees])
         out = ffi.new("ShdVault **")
         call(lib.shd_vault_open, directory_fd, native, numbers, roots.array, len(options.trees), out)
         self._handle: Any = ffi.gc(out[0], lib.shd_vault_free)
@@ -81,13 +81,13 @@ class Vault:
         """Keep files beneath `root_fd` by hard links; ids, or why not, in the order of `paths`."""
         count = len(paths)
         ids, errors = ffi.new("uint64_t[]", count), ffi.new("ShdError[]", count)
-        slices, owners = _Slices(paths), ffi.new("uint64_t[]", list(actors))
+        slices, owners = Slices(paths), ffi.new("uint64_t[]", list(actors))
         call(lib.shd_vault_link_many, self._handle, root_fd, tree, slices.array, owners, count, at_ns, ids, errors)
-        return [int(ids[i]) if ids[i] else _error(errors[i], paths[i]) for i in range(count)]
+        return [int(ids[i]) if ids[i] else failure(errors[i], paths[i]) for i in range(count)]
 
     def touched(self, tree: int, paths: Sequence[bytes]) -> None:
         """These names went away or stand for other files by now: look whether links are all that is left of them."""
-        slices = _Slices(paths)
+        slices = Slices(paths)
         call(lib.shd_vault_touched, self._handle, tree, slices.array, len(paths))
 
     def walk(self, root_fd: int, tree: int, exclude: Sequence[bytes] = (), beneath: bytes = b"") -> Walk:
@@ -113,12 +113,12 @@ class Vault:
             standing: links too whose file still has a name of its own (every file has one).
             limit: at most so many, the latest.
         """
-        name = _Slice(path or b"")
+        name = Slice(path or b"")
         query = ffi.new("ShdVersionQuery *")
         query.path, query.actor, query.since_ns, query.until_ns = name.struct, actor or 0, since_ns, until_ns
         query.limit, query.tree, query.standing = limit, tree or 0, standing
         query.by_path, query.by_tree, query.by_actor = path is not None, tree is not None, actor is not None
-        with _Blob() as fields:
+        with Blob() as fields:
             call(lib.shd_vault_find, self._handle, query, fields.out)
             return list(self._versions(fields))
 
@@ -128,7 +128,7 @@ class Vault:
         Raises:
             ShieldError: `preserve.missing`.
         """
-        with _Blob() as fields:
+        with Blob() as fields:
             call(lib.shd_vault_version, self._handle, version_id, fields.out)
             return next(self._versions(fields))
 
@@ -176,12 +176,12 @@ class Vault:
     def pin(self, incident: bytes, actor: int, since_ns: int) -> None:
         """Hold what an incident needs, durable: the actor's versions and nobody's since then, and links to files that
         were deleted since."""
-        name = _Slice(incident)
+        name = Slice(incident)
         call(lib.shd_vault_pin, self._handle, name.struct, actor, since_ns)
 
     def unpin(self, incident: bytes) -> None:
         """The incident is over."""
-        name = _Slice(incident)
+        name = Slice(incident)
         call(lib.shd_vault_pin, self._handle, name.struct, 0, UNPIN)
 
     def flush(self, *, durable: bool = False) -> None:
@@ -207,7 +207,7 @@ class Vault:
             self._handle = None
 
     def _image(self, file_fd: int, tree: int, path: bytes, actor: int, at_ns: int, offset: int, length: int) -> int:
-        name, out = _Slice(path), ffi.new("uint64_t *")
+        name, out = Slice(path), ffi.new("uint64_t *")
         call(
             lib.shd_vault_image,
             self._handle,
@@ -228,13 +228,13 @@ class Vault:
         call(lib.shd_vault_content, self._handle, version_id, current_fd, verify, out)
         return int(out[0])
 
-    def _versions(self, blob: _Blob) -> Iterator[Version]:
-        fields = _fields(blob.view())
+    def _versions(self, blob: Blob) -> Iterator[Version]:
+        fields = fields_of(blob.view())
         for numbers, path, digest, attributes in zip(*[fields] * 4, strict=True):
             unpacked = _NUMBERS.unpack(numbers)
             version_id, object_id, actor, at_ns, ino, size, stored, atime_ns, mtime_ns, ctime_ns = unpacked[:10]
             mode, uid, gid, nlink, tree, kind, partial, pinned, orphan, changed = unpacked[10:]
-            pairs = _fields(memoryview(attributes))
+            pairs = fields_of(memoryview(attributes))
             yield Version(
                 id=version_id,
                 vault=self.number,
@@ -267,8 +267,8 @@ class Walk:
     """Linking one tree, as far as it came."""
 
     def __init__(self, vault: Any, root_fd: int, tree: int, exclude: Sequence[bytes], beneath: bytes) -> None:
-        globs, out = _Slice(b"".join(glob + b"\0" for glob in exclude)), ffi.new("ShdWalk **")
-        below = _Slice(beneath)
+        globs, out = Slice(b"".join(glob + b"\0" for glob in exclude)), ffi.new("ShdWalk **")
+        below = Slice(beneath)
         call(lib.shd_walk_new, vault, root_fd, tree, globs.struct, below.struct, out)
         self._handle: Any = ffi.gc(out[0], lib.shd_walk_free)
 
@@ -287,56 +287,6 @@ class Walk:
         if self._handle is not None:
             ffi.release(self._handle)
             self._handle = None
-
-
-class _Slice:
-    """Bytes as the core takes them; `struct` points into the buffer for as long as this object lives."""
-
-    def __init__(self, data: bytes) -> None:
-        self._buffer = ffi.from_buffer(data)
-        self.struct = ffi.new("ShdSlice *", [ffi.cast("uint8_t *", self._buffer), len(data)])[0]
-
-
-class _Slices:
-    """An array of slices, with what it points to."""
-
-    def __init__(self, items: Sequence[bytes]) -> None:
-        self._alive = [_Slice(item) for item in items]
-        self.array = ffi.new("ShdSlice[]", [one.struct for one in self._alive])
-
-
-class _Blob:
-    """Bytes that the core gives out; freed on exit."""
-
-    def __init__(self) -> None:
-        self.out = ffi.new("ShdBlob *")
-
-    def view(self) -> memoryview:
-        return memoryview(ffi.buffer(self.out.data, self.out.len)) if self.out.len else memoryview(b"")
-
-    def __enter__(self) -> _Blob:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        lib.shd_blob_free(self.out)
-
-
-def _fields(view: memoryview) -> Iterator[bytes]:
-    at = 0
-    while at < len(view):
-        (length,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size
-        yield bytes(view[at : at + length])
-        at += length
-
-
-def _error(record: Any, path: bytes) -> ShieldError:
-    return ShieldError(
-        ffi.string(record.code).decode(),
-        ffi.string(record.message).decode("utf-8", "replace"),
-        errno=record.errno or None,
-        path=path,
-    )
 
 
 __all__ = ["VAULT_NAME", "Evicted", "Progress", "Settled", "Vault", "VaultOptions", "VaultStatus", "Walk", "make"]

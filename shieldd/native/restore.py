@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from shieldd.errors import ShieldError
 from shieldd.model.restore import There, Wanted
-from shieldd.native._abi import call, ffi, lib
+from shieldd.native._abi import call, failure, ffi, lib
 
 
 class How(IntEnum):
@@ -111,12 +111,7 @@ def _fill(record: Any, item: Item) -> list[Any]:
 
 def _answer(record: Any, path: bytes) -> Restored | ShieldError:
     if record.status:
-        return ShieldError(
-            ffi.string(record.error.code).decode(),
-            ffi.string(record.error.message).decode("utf-8", "replace"),
-            errno=record.error.errno or None,
-            path=path,
-        )
+        return failure(record.error, path)
     digest = bytes(ffi.buffer(record.digest))
     aside = bytes(ffi.buffer(record.aside))[: record.aside_len]
     return Restored(digest if any(digest) else b"", record.ino, record.skipped, aside)

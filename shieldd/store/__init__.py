@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,9 +111,10 @@ class Store:
                 not raise: it is set aside and reported, and an empty one takes its place. On a full disk the
                 reserve of the last run is given up first, so that the guard can start; `status().full` says so then.
         """
-        self.state = StateDir(path.parent)
-        reserve = path.with_name(path.name + "-reserve")
-        try:
+        with ExitStack() as failed:
+            self.state = StateDir(path.parent)
+            failed.callback(self.state.close)
+            reserve = path.with_name(path.name + "-reserve")
             try:
                 connection, reports, run, next_seq = _opened(path, self.state)
             except ShieldError as error:
@@ -121,9 +122,7 @@ class Store:
                 if error.code not in ("store.full", "store.io") or not give_up(reserve):
                     raise
                 connection, reports, run, next_seq = _opened(path, self.state)
-        except BaseException:
-            self.state.close()
-            raise
+            failed.pop_all()
         self.path = path
         self.reports: tuple[Report, ...] = tuple(reports)
         self._connection = connection
@@ -140,11 +139,10 @@ class Store:
         self.keys = KeyRecords(self._access)
         self.restores = Restores(self._access)
         self._closed = False
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.close)
             self.adopt(roots)
-        except BaseException:
-            self.close()
-            raise
+            failed.pop_all()
 
     def __enter__(self) -> Store:
         return self

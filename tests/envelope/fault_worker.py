@@ -1,22 +1,15 @@
-"""Acts on sealed files, to be cut off by strace: reads lines `BASE ACT`, forks for each.
-
-The child's number is printed; it begins when it gets SIGUSR1, so that strace can take hold of it before. Then "done",
-the code of the refusal, or "killed" is printed. The act lies between two looks at names that do not exist, so that a
-trace shows which calls are its own.
-"""
+"""Acts on sealed files, to be cut off (`tests.cut_off`): what each ends with is "done", or the code of the refusal."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from collections.abc import Callable
 
 from shieldd.errors import ShieldError
 from shieldd.native import envelope as native
+from tests.cut_off import serve
 
 FILES, STORE = (b"files-key-000001", native.Purpose.FILES), (b"store-key-000001", native.Purpose.QUARANTINE)
-BEGIN, END = "/shieldd-fault-begin", "/shieldd-fault-end"
 
 
 def keyring(*, newest: int = 1) -> native.Keyring:
@@ -44,11 +37,7 @@ def prepared(name: str, base: str, ring: native.Keyring) -> Callable[[], list[ob
     }
 
     def run() -> list[object]:
-        os.path.exists(BEGIN)
-        try:
-            result = acts[name]()
-        finally:
-            os.path.exists(END)
+        result = acts[name]()
         return result if isinstance(result, list) else [result]
 
     return run
@@ -64,26 +53,10 @@ def outcome(run: Callable[[], list[object]]) -> str:
     return refused[0] if refused else "done"
 
 
-def main() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    for line in sys.stdin:
-        base, name = line.split()
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            run = prepared(name, base, keyring(newest=2 if name == "rewrap" else 1))
-            os.write(writer, b"!")
-            signal.sigwait({signal.SIGUSR1})
-            os.write(writer, outcome(run).encode())
-            os._exit(0)
-        os.close(writer)
-        os.read(reader, 1)  # it has opened what it needs: what comes now is the act
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        said = os.read(reader, 100).decode()
-        os.close(reader)
-        print("killed" if os.WIFSIGNALED(status) else said or "silent", flush=True)
+def _prepared(base: str, name: str) -> Callable[[], str]:
+    run = prepared(name, base, keyring(newest=2 if name == "rewrap" else 1))
+    return lambda: outcome(run)
 
 
 if __name__ == "__main__":
-    main()
+    serve(_prepared)

@@ -9,27 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from shieldd.errors import CODES, ShieldError
 from shieldd.native import envelope as native
+from tests.cut_off import Fault, Worker, at_each, workers
 from tests.envelope import fault_worker
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKERS = 3
-FORKING = threading.Lock()
 ACTS = ("seal", "many", "open", "quarantine", "restore", "rewrap")
 CALLS = [
     "openat",
@@ -78,19 +68,6 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True, order=True)
-class Fault:
-    """The `when`-th `call` of the worker fails with `what`."""
-
-    call: str
-    when: int
-    what: str
-
-    def inject(self) -> str:
-        how = "signal=KILL" if self.what == "KILL" else f"error={self.what}"
-        return f"inject={self.call}:{how}:when={self.when}"
-
-
 def prepare(base: Path, act: str) -> None:
     for name in ("tree/ward", "store", "journal"):
         (base / name).mkdir(parents=True)
@@ -105,69 +82,6 @@ def prepare(base: Path, act: str) -> None:
     if before:
         with fault_worker.keyring() as ring:
             fault_worker.prepared(before, str(base), ring)()
-
-
-class Worker:
-    """A forking worker; one act at a time."""
-
-    def __init__(self) -> None:
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.envelope.fault_worker"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
-        )
-
-    def run(self, base: Path, act: str, *strace: str) -> str:
-        """Runs the act under strace; how it ended."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f"{base} {act}\n")
-        self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
-        with FORKING:  # a child between fork and exec would hold the files open that another thread writes
-            command = ["strace", "-f", *strace, "-p", str(child)]
-            tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        with tracer:
-            assert tracer.stderr
-            assert "attached" in tracer.stderr.readline()
-            os.kill(child, signal.SIGUSR1)
-            return self.process.stdout.readline().strip()
-
-    def close(self) -> None:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-
-
-@pytest.fixture
-def workers() -> Iterator[queue.SimpleQueue[Worker]]:
-    made = [Worker() for _ in range(WORKERS)]
-    free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in made:
-        free.put(worker)
-    yield free
-    for worker in made:
-        worker.close()
-
-
-def own_calls(tmp: Path, act: str, worker: Worker) -> list[Fault]:
-    """Every call that the act makes, each with its number among the worker's calls of that name."""
-    base, log = tmp / "trace", tmp / "log"
-    prepare(base, act)
-    assert worker.run(base, act, "-o", str(log), "-e", f"trace={','.join(['?' + call for call in CALLS])}") == "done"
-    lines = re.findall(r"^(\d* *)(\w+)\((.*)$", log.read_text(), re.MULTILINE)
-    seen: Counter[tuple[str, str]] = Counter()  # strace counts each thread's calls apart
-    inside, found = False, []
-    for thread, call, rest in lines:
-        seen[thread, call] += 1
-        if fault_worker.BEGIN in rest:
-            inside = True
-        elif fault_worker.END in rest:
-            inside = False
-        elif inside:
-            found.append(Fault(call, seen[thread, call], ""))
-    assert found
-    return found
 
 
 def faults(calls: list[Fault]) -> Iterator[Fault]:
@@ -237,24 +151,28 @@ def check(base: Path, act: str, fault: Fault, outcome: str) -> None:
         os.close(opened)
 
 
+@pytest.fixture(scope="module")
+def free() -> Iterator[queue.SimpleQueue[Worker]]:
+    with workers("tests.envelope.fault_worker") as made:
+        yield made
+
+
 @pytest.mark.parametrize("act", ACTS)
-def test_nothing_is_lost_whatever_fails(tmp_path: Path, act: str, workers: queue.SimpleQueue[Worker]) -> None:
-    worker = workers.get()
-    calls = own_calls(tmp_path, act, worker)
-    workers.put(worker)
+def test_nothing_is_lost_whatever_fails(tmp_path: Path, act: str, free: queue.SimpleQueue[Worker]) -> None:
+    prepare(tmp_path / "trace", act)
+    worker = free.get()
+    calls = worker.calls(tmp_path / "trace", act, CALLS)
+    free.put(worker)
 
     def one(number: int, fault: Fault) -> None:
         base = tmp_path / str(number)
-        with FORKING:
-            prepare(base, act)
-        worker = workers.get()
-        outcome = worker.run(base, act, "-o", "/dev/null", "-e", f"trace={fault.call}", "-e", fault.inject())
-        workers.put(worker)
+        prepare(base, act)
+        worker = free.get()
+        outcome = worker.cut_off(base, act, fault)
+        free.put(worker)
         check(base, act, fault, outcome)
         shutil.rmtree(base)
 
     every = sorted(set(faults(calls)))
     assert len({fault.call for fault in every}) >= 5
-    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        for finished in [pool.submit(one, i, fault) for i, fault in enumerate(every)]:
-            finished.result()
+    at_each(every, one)

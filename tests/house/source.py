@@ -67,3 +67,8 @@ def modules(package: str) -> tuple[Module, ...]:
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         found.append(Module(name, path, text, ast.parse(text, str(path))))
     return tuple(found)
+
+
+def every_module() -> tuple[Module, ...]:
+    """Every tracked module, of whatever folder."""
+    return tuple(module for folder in sorted({path.parts[0] for path in tracked("*.py")}) for module in modules(folder))

@@ -17,10 +17,6 @@ LONGEST = 400
 LONGER = {
     "shieldd/api/answers.py": (600, "one frozen class after the other; the document of the interface"),
     "shieldd/compose.py": (500, "the composition root reads from top to bottom as the daemon's story"),
-    "shieldd/native/envelope.py": (
-        700,
-        "the one typed face of the sealed file; split, its calls would hide each other",
-    ),
 }
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 BROAD = {"Exception", "BaseException"}
