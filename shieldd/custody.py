@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -136,10 +136,10 @@ class Custody:
             self._over.append(incident_id)
             self._wake.notify()
 
-    def sealed(self, tree: GuardedTree, path: bytes) -> None:
-        """A file was sealed or taken away: no link to its content in the clear stays."""
+    def sealed(self, tree: GuardedTree, paths: Sequence[bytes]) -> None:
+        """Files were sealed or taken away: no link to their content in the clear stays."""
         if self.keeper is not None:
-            self.keeper.sealed(tree.index, path)
+            self.keeper.sealed(tree.index, paths)
 
     def status(self) -> tuple[Preserving, ...]:
         """How the vaults stand."""

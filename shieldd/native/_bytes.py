@@ -6,9 +6,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
+import numpy as np
+
 from shieldd.native._abi import ffi, lib
 
 _LENGTH: Final = struct.Struct("<I")
+_SLICE: Final = np.dtype([("data", np.uintp), ("len", np.uintp)])  # `ShdSlice`
 
 
 class Slice:
@@ -25,6 +28,32 @@ class Slices:
     def __init__(self, items: Sequence[bytes]) -> None:
         self._alive = [Slice(item) for item in items]
         self.array = ffi.new("ShdSlice[]", [one.struct for one in self._alive])
+
+
+class Names:
+    """Many names in one piece of memory, as the core takes them; `array` lives as long as this object."""
+
+    def __init__(self, data: bytes, offsets: np.ndarray, lengths: np.ndarray) -> None:
+        self._data = data
+        base = int(ffi.cast("uintptr_t", ffi.from_buffer(data)))
+        self._table = np.empty(len(offsets), _SLICE)
+        self._table["data"], self._table["len"] = offsets.astype(np.uint64) + np.uint64(base), lengths
+        self._base = base
+        self.array = ffi.from_buffer("ShdSlice[]", self._table) if len(offsets) else ffi.NULL
+
+    @classmethod
+    def of(cls, names: Sequence[bytes]) -> Names:
+        """From single ones."""
+        lengths = np.array([len(name) for name in names], np.uint64)
+        return cls(b"".join(names) or b"\0", np.cumsum(lengths) - lengths, lengths)
+
+    def at(self, place: int) -> bytes:
+        """One of them."""
+        start = int(self._table[place]["data"]) - self._base
+        return self._data[start : start + int(self._table[place]["len"])]
+
+    def __len__(self) -> int:
+        return len(self._table)
 
 
 class Blob:

@@ -10,10 +10,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from shieldd.errors import ShieldError
 from shieldd.model.version import Keep, Version
 from shieldd.native._abi import call, failure, ffi, lib
-from shieldd.native._bytes import Blob, Slice, Slices, fields_of
+from shieldd.native._bytes import Blob, Names, Slice, fields_of
 from shieldd.native.kept import Evicted, Progress, Settled, VaultOptions, VaultStatus
 
 VAULT_NAME: Final = b".shieldd-vault"
@@ -51,7 +53,7 @@ class Vault:
             [options.whole_limit, options.quota, options.min_free, options.hardlinks, options.index],
         )
         numbers = ffi.new("uint16_t[]", [tree for tree, _ in options.trees])
-        roots = Slices([root for _, root in options.trees])
+        roots = Names.of([root for _, root in options.trees])
         out = ffi.new("ShdVault **")
         call(lib.shd_vault_open, directory_fd, native, numbers, roots.array, len(options.trees), out)
         self._handle: Any = ffi.gc(out[0], lib.shd_vault_free)
@@ -79,16 +81,25 @@ class Vault:
         self, root_fd: int, tree: int, paths: Sequence[bytes], actors: Sequence[int], at_ns: int
     ) -> list[int | ShieldError]:
         """Keep files beneath `root_fd` by hard links; ids, or why not, in the order of `paths`."""
-        count = len(paths)
-        ids, errors = ffi.new("uint64_t[]", count), ffi.new("ShdError[]", count)
-        slices, owners = Slices(paths), ffi.new("uint64_t[]", list(actors))
-        call(lib.shd_vault_link_many, self._handle, root_fd, tree, slices.array, owners, count, at_ns, ids, errors)
-        return [int(ids[i]) if ids[i] else failure(errors[i], paths[i]) for i in range(count)]
+        ids, errors = self._link(root_fd, tree, Names.of(paths), np.array(actors, np.uint64), at_ns)
+        return [int(ids[i]) or failure(errors[i], paths[i]) for i in range(len(paths))]
 
-    def touched(self, tree: int, paths: Sequence[bytes]) -> None:
+    def link_rows(self, root_fd: int, tree: int, names: Names, actors: np.ndarray, at_ns: int) -> list[ShieldError]:
+        """As `link_many`, without a Python object for each file; what could not be linked."""
+        ids, errors = self._link(root_fd, tree, names, actors.astype(np.uint64), at_ns)
+        return [failure(errors[i], names.at(i)) for i in np.flatnonzero(ids == 0).tolist()]
+
+    def _link(self, root_fd: int, tree: int, names: Names, actors: np.ndarray, at_ns: int) -> tuple[np.ndarray, Any]:
+        count = len(names)
+        ids, errors = np.zeros(count, np.uint64), ffi.new("ShdError[]", count)
+        owners, found = ffi.from_buffer("uint64_t[]", actors), ffi.from_buffer("uint64_t[]", ids)
+        call(lib.shd_vault_link_many, self._handle, root_fd, tree, names.array, owners, count, at_ns, found, errors)
+        return ids, errors
+
+    def touched(self, tree: int, names: Sequence[bytes] | Names) -> None:
         """These names went away or stand for other files by now: look whether links are all that is left of them."""
-        slices = Slices(paths)
-        call(lib.shd_vault_touched, self._handle, tree, slices.array, len(paths))
+        given = names if isinstance(names, Names) else Names.of(names)
+        call(lib.shd_vault_touched, self._handle, tree, given.array, len(given))
 
     def walk(self, root_fd: int, tree: int, exclude: Sequence[bytes] = (), beneath: bytes = b"") -> Walk:
         """Link a whole tree, in slices; or what is in a renamed directory of it, under its new names."""
@@ -289,4 +300,4 @@ class Walk:
             self._handle = None
 
 
-__all__ = ["VAULT_NAME", "Evicted", "Progress", "Settled", "Vault", "VaultOptions", "VaultStatus", "Walk", "make"]
+__all__ = ["VAULT_NAME", "Evicted", "Names", "Progress", "Settled", "Vault", "VaultOptions", "VaultStatus", "Walk", "make"]

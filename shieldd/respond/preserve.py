@@ -18,17 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import structlog
 
 from shieldd.config import PreserveSection
 from shieldd.errors import ShieldError
 from shieldd.model.event import Batch, EventFlag, Kind
 from shieldd.model.version import Keep
-from shieldd.native.preserve import Evicted, VaultStatus, Walk
+from shieldd.native.preserve import Evicted, Names, VaultStatus, Walk
 from shieldd.respond import Trees
 from shieldd.respond.vaults import Held, open_vaults
 
-QUEUE: Final = 65_536  # changes that wait; beyond it the tree is looked through once more
+QUEUE: Final = 262_144  # events that wait, about 100 bytes each; beyond it the tree is looked through once more
+PIECE: Final = 4096  # of them in hand at a time
 SLICE: Final = 2_000  # files linked between two looks at what happened meanwhile; about 20 ms
 EVICT_S: Final = 2.0
 SETTLE_S: Final = 5.0
@@ -36,7 +38,7 @@ SETTLE_BYTES: Final = 16 << 20  # digested at a time
 SYNC_S: Final = 30.0
 LOST_NS: Final = 60_000_000_000  # versions this much older than an incident's first event are held too
 
-_LINKED: Final = frozenset({Kind.CREATE, Kind.WRITE, Kind.RENAME})
+_LINKED: Final = np.array([Kind.CREATE, Kind.WRITE, Kind.RENAME])
 _ONE_FILE_ONLY: Final = frozenset({"file.missing", "file.not-regular", "file.race", "file.symlink", "file.directory"})
 
 log = structlog.get_logger("shieldd.preserve")
@@ -61,15 +63,6 @@ class Preserving:
     status: VaultStatus
     evicted: Evicted | None
     degraded: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    tree: int
-    kind: int
-    path: bytes
-    old: bytes
-    actor: int
 
 
 class Keeper:
@@ -98,7 +91,8 @@ class Keeper:
         self._now_ns = now_ns
         self.held, self.refused = open_vaults(tuple(trees), places or {}, section)
         self._by_tree = {tree.index: (held, tree) for held in self.held for tree in held.trees}
-        self._changes: deque[_Change] = deque()
+        self._changes: deque[tuple[np.ndarray, bytes]] = deque()  # rows of `EVENT`, and the names that they point into
+        self._waiting = 0
         self._again: set[int] = set(self._by_tree)
         self._walks: deque[tuple[int, Walk]] = deque()
         self._evicted: dict[int, Evicted] = {}
@@ -118,31 +112,30 @@ class Keeper:
 
     def note(self, batch: Batch) -> None:
         """Take note of what happened; never blocks, never raises."""
-        changes: list[_Change] = []
-        for row in range(len(batch)):
-            event = batch.events[row]
-            kind, tree = int(event["kind"]), int(event["tree"])
-            if tree not in self._by_tree or event["flags"] & EventFlag.SPECIAL:
-                continue
-            if kind in _LINKED or kind in (Kind.DELETE, Kind.RENAME_DIR):
-                old = batch.old_path(row) or b""
-                changes.append(_Change(tree, kind, batch.path(row), old, int(event["actor"])))
+        if not self._by_tree:
+            return
+        events = batch.events.copy()  # without the facts and observations that lie in the same piece of memory
         with self._wake:
-            if len(self._changes) + len(changes) > QUEUE:
-                self._again |= {change.tree for change in changes}
+            if self._waiting + len(events) > QUEUE:
+                self._again |= set(np.unique(events["tree"]).tolist()) & self._by_tree.keys()
             else:
-                self._changes.extend(changes)
+                self._changes.append((events, batch.names))
+                self._waiting += len(events)
             self._wake.notify()
 
-    def sealed(self, tree: int, path: bytes) -> None:
-        """A file was sealed or taken away: no link to its content in the clear stays; copies go with their age."""
+    def sealed(self, tree: int, paths: Sequence[bytes]) -> None:
+        """Files were sealed or taken away: no link to their content in the clear stays; copies go with their age."""
         if tree not in self._by_tree:
             return
-        vault = self._by_tree[tree][0].vault
+        held = self._by_tree[tree][0]
         with self._going_on(tree):
-            for version in vault.find(path=path, tree=tree, standing=True, limit=1):
-                if version.kind is Keep.LINK:
-                    vault.forget((), ino=version.ino)
+            last = [x for path in paths for x in held.vault.find(path=path, tree=tree, standing=True, limit=1)]
+            links = [x for x in last if x.kind is Keep.LINK]
+            if links:
+                held.vault.forget([x.id for x in links])
+            for link in links:
+                if _exists(held.fd, b"links/%016x" % link.object_id):  # it has versions under other names
+                    held.vault.forget((), ino=link.ino)
 
     def pin(self, incident_id: str, actor_key: int, since_ns: int) -> None:
         """Hold the versions of an open incident, durable in every vault when this returns.
@@ -232,33 +225,37 @@ class Keeper:
 
     def _link_changes(self) -> None:
         with self._wake:
-            changes, self._changes = self._changes, deque()
-        by_tree: dict[int, dict[bytes, int]] = {}
-        gone: dict[int, dict[bytes, None]] = {}
-        for change in changes:
-            if change.kind == Kind.RENAME_DIR:
-                self._begin_walk(change.tree, change.path)
-                continue
-            lost = change.old if change.kind == Kind.RENAME else change.path if change.kind == Kind.DELETE else b""
-            if lost:
-                gone.setdefault(change.tree, {})[lost] = None
-                by_tree.get(change.tree, {}).pop(lost, None)
-            if change.kind in _LINKED:
-                gone.setdefault(change.tree, {})[change.path] = None  # what stood there may have been replaced
-                by_tree.setdefault(change.tree, {})[change.path] = change.actor
-        for index, paths in by_tree.items():
-            if self._section.hardlinks:
-                self._link(index, list(paths), list(paths.values()))
-        for index, names in gone.items():
-            with self._going_on(index):
-                self._by_tree[index][0].vault.touched(index, list(names))
+            changes, self._changes, self._waiting = self._changes, deque(), 0
+        for events, names in changes:
+            for at in range(0, len(events), PIECE):
+                piece = events[at : at + PIECE]
+                piece = piece[(piece["flags"] & EventFlag.SPECIAL) == 0]
+                for index in np.unique(piece["tree"]).tolist():
+                    if index in self._by_tree:
+                        self._take_in(index, piece[piece["tree"] == index], names)
 
-    def _link(self, index: int, paths: Sequence[bytes], actors: Sequence[int]) -> None:
+    def _take_in(self, index: int, events: np.ndarray, names: bytes) -> None:
+        """Events of one tree: what came is linked, what went or was replaced is noted."""
         held, tree = self._by_tree[index]
-        with self._going_on(index):
-            for answer in held.vault.link_many(tree.root_fd, index, paths, actors, self._now_ns()):
-                if isinstance(answer, ShieldError) and answer.code not in _ONE_FILE_ONLY:
-                    self._tell(index, answer)
+        kinds = events["kind"]
+        for event in events[kinds == Kind.RENAME_DIR]:
+            start = int(event["path_off"])
+            self._begin_walk(index, names[start : start + int(event["path_len"])])
+        came = events[np.isin(kinds, _LINKED)]
+        if len(came) and self._section.hardlinks:
+            with self._going_on(index):
+                paths = Names(names, came["path_off"], came["path_len"])
+                for error in held.vault.link_rows(tree.root_fd, index, paths, came["actor"], self._now_ns()):
+                    if error.code not in _ONE_FILE_ONLY:
+                        self._tell(index, error)
+        # a name under which something came may have stood for another file before
+        gone = events[np.isin(kinds, _LINKED) | (kinds == Kind.DELETE)]
+        old = events[(kinds == Kind.RENAME) & (events["from_len"] > 0)]
+        offsets = np.concatenate([gone["path_off"], old["from_off"]])
+        lengths = np.concatenate([gone["path_len"], old["from_len"]])
+        if len(offsets):
+            with self._going_on(index):
+                held.vault.touched(index, Names(names, offsets, lengths))
 
     def _begin_walk(self, index: int, beneath: bytes = b"") -> None:
         held, tree = self._by_tree[index]
@@ -338,6 +335,14 @@ class Keeper:
             self._told.add(key)
             log.warning("versions are not all preserved", code=error.code, reason=error.message)
             self._failed(error.code, f"versions are not all preserved: {error.message}")
+
+
+def _exists(directory_fd: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _degraded(status: VaultStatus, evicted: Evicted | None, section: PreserveSection) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -93,13 +93,13 @@ class Quarantine:
         host_id: bytes,
         count: Callable[[int], None] = lambda uses: None,
         known: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
-        gone: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
+        gone: Callable[[GuardedTree, Sequence[bytes]], None] = lambda tree, paths: None,
         threads: int = 0,
     ) -> None:
         """Args:
         directory_fd: of the quarantine directory, mode 0700.
         known: told of each file that came back.
-        gone: told of each file that was taken away: nothing of it in the clear shall stay.
+        gone: told of the files that was taken away: nothing of it in the clear shall stay.
         """
         self.directory_fd = directory_fd
         self._keyring = keyring
@@ -133,7 +133,7 @@ class Quarantine:
             still_the_one(tree, path, inode)
             self._count(1)
             envelope.seal_into(tree.root_fd, path, self.directory_fd, name, self._keyring, self._journal, options)
-            self._gone(tree, path)
+            self._gone(tree, [path])
             held = self.describe(object_id)
             self._index.held(held)
         return held

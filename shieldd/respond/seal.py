@@ -114,13 +114,13 @@ class Sealer:
         host_id: bytes,
         count: Callable[[int], None] = lambda uses: None,
         known: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
-        gone: Callable[[GuardedTree, bytes], None] = lambda tree, path: None,
+        gone: Callable[[GuardedTree, Sequence[bytes]], None] = lambda tree, paths: None,
         threads: int = 0,
         durable: bool = True,
     ) -> None:
         """Args:
         known: told of each file that we made.
-        gone: told of each file that we took away: nothing of it in the clear shall stay.
+        gone: told of the files that we took away: nothing of it in the clear shall stay.
         """
         self._keyring = keyring
         self._journal = journal
@@ -159,7 +159,7 @@ class Sealer:
             self._count(1)
             done = envelope.seal(tree.root_fd, path, self._keyring, self._journal, self.options(why))
             self._known(tree, done.path)
-            self._gone(tree, path)
+            self._gone(tree, [path])
             self._inventory.sealed([self._entry(tree, path, done, why, threat_id)])
         return Result(path, Outcome.DONE, done.path, done.size)
 
@@ -185,10 +185,11 @@ class Sealer:
             return [Result(path, Outcome.FAILED, code=error.code, reason=error.message) for path in paths]
         with announced_to(self._notice, tree, _seal_changes(paths)):
             outcomes = envelope.seal_many(tree.root_fd, list(paths), self._keyring, self._journal, self.options(why))
-            for path, outcome in zip(paths, outcomes, strict=True):
+            for outcome in outcomes:
                 if not isinstance(outcome, ShieldError):
                     self._known(tree, outcome.path)
-                    self._gone(tree, path)
+            done = zip(paths, outcomes, strict=True)
+            self._gone(tree, [path for path, outcome in done if not isinstance(outcome, ShieldError)])
         results: list[Result] = []
         entries: list[SealedEntry] = []
         ended: list[Ended] = []

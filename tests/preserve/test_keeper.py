@@ -169,7 +169,7 @@ def test_a_version_is_exported_sealed(house: House, tmp_path: Path) -> None:
 
 
 def test_a_sealed_file_leaves_no_link_in_the_clear(house: House) -> None:
-    house.keeper.sealed(0, b"a")
+    house.keeper.sealed(0, [b"a"])
     assert os.stat(house.tree / "a").st_nlink == 1 and house.content(b"a") == []
 
 
