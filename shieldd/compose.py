@@ -436,6 +436,7 @@ def _live(old: Config, new: Config) -> Config:
     waiting = [change.key for change in diff(old, new) if change.restart]
     if waiting:
         log.warning("some changes take effect at the next start", keys=",".join(waiting))
+    held = {"watch": old.watch, "keys": old.keys, "preserve": old.preserve}
     if [tree.path for tree in old.tree] != [tree.path for tree in new.tree]:
-        return new.model_copy(update={"tree": old.tree, "daemon": old.daemon, "watch": old.watch, "keys": old.keys})
-    return new.model_copy(update={"watch": old.watch, "keys": old.keys, "daemon": new.daemon})
+        return new.model_copy(update={"tree": old.tree, "daemon": old.daemon, **held})
+    return new.model_copy(update={"daemon": new.daemon, **held})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from shieldctl import options as o
-from shieldctl.render import Screen, clean
+from shieldctl.render import Screen, clean, size
 from shieldd.errors import ShieldError
 
 DEGRADED: Final = 6
@@ -34,7 +34,7 @@ def status(context: typer.Context, json: o.Json = False) -> None:
 
 
 def _print_status(answer: dict[str, Any], screen: Screen) -> None:
-    watch, policy, counts = answer["watch"], answer["policy"], answer["counts"]
+    watch, policy, counts, kept = answer["watch"], answer["policy"], answer["counts"], answer["preserve"]
     screen.pairs(
         [
             ("state", answer["state"]),
@@ -51,6 +51,8 @@ def _print_status(answer: dict[str, Any], screen: Screen) -> None:
             ),
             ("which means", watch["means"]),
             *([("blind since", watch["blind_since"])] if watch["blind_since"] else []),
+            ("preserving", f"{kept['state']}: {kept['means']}"),
+            *[("vault", _vault(vault)) for vault in kept["vaults"]],
             ("threats", f"{counts['threats_open']} open of {counts['threats']}"),
             ("files", f"{counts['sealed']} sealed, {counts['quarantined']} in quarantine"),
             *[("tree", f"{tree['root']} ({tree['mode']}, {tree['canaries']} canaries)") for tree in answer["trees"]],
@@ -61,6 +63,13 @@ def _print_status(answer: dict[str, Any], screen: Screen) -> None:
         screen.line(f"trouble: {trouble['text']} [{trouble['code']}] since {trouble['since']}", "yellow")
         if trouble["hint"]:
             screen.line(f"   hint: {trouble['hint']}")
+
+
+def _vault(vault: dict[str, Any]) -> str:
+    words = f"{vault['path']}: {vault['files']} files, {vault['gone']} of them only here, {size(vault['size'])}"
+    words += f", held for {vault['pins']} threats" if vault["pins"] else ""
+    words += ", still linking" if vault["linking"] else ""
+    return "; ".join((words, *vault["degraded"]))
 
 
 def doctor(context: typer.Context, json: o.Json = False) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from shieldd import __version__
 from shieldd.api import answers as a
 from shieldd.engine.parts import Parts
+from shieldd.engine.preserving import preserve_check, preserve_metrics, preserve_status
 from shieldd.native._abi import ABI_VERSION
 from shieldd.watch import SourceStatus
 
@@ -67,6 +68,7 @@ class Status:
                 blind_since_ns=seen.blind_since_ns or 0,
                 not_covered=tuple(a.NotCovered(path, reason) for path, reason in seen.not_covered),
             ),
+            preserve=preserve_status(parts),
             policy=a.PolicyStatus(
                 policy.state,
                 policy.policy.version if policy.policy else "",
@@ -87,6 +89,7 @@ class Status:
         free = shutil.disk_usage(parts.config.daemon.state_dir).free
         allowed = _number(WATCHES_LIMIT)
         p50, p99 = parts.pipeline.counters.quantiles_ms()
+        kept, kept_words, kept_hint = preserve_check(parts)
         checks = [
             _check("watch", seen.blind_since_ns is None, f"{seen.backend}: {_means(parts, seen)}",
                    "shieldctl status shows where and since when; the rescan ends it"),
@@ -107,6 +110,7 @@ class Status:
             _check("state space", free > LOW_SPACE_BYTES, f"{free >> 20} MiB free", "free space there", warn=True),
             _check("survey", parts.survey is None or parts.survey.done, _survey_words(parts),
                    "wait until every file is known: shieldctl doctor", warn=True),
+            _check("versions", kept, kept_words, kept_hint, warn=True),
             _check("scan", not parts.lookout.failures,
                    f"{parts.lookout.scanned} scanned, {parts.lookout.unscanned} not"
                    f" ({parts.lookout.partial} of them as far as the limit),"
@@ -151,6 +155,7 @@ class Status:
             one("shieldd_partly_scanned_total", counter, "of them: scanned up to the limit", parts.lookout.partial),
             one("shieldd_records_dropped_total", counter, "events not recorded", writer.dropped + writer.failed),
             one("shieldd_alerts_dropped_total", counter, "alerts only counted", parts.streams.alerts_dropped),
+            *preserve_metrics(parts),
             one("shieldd_troubles", gauge, "troubles shown by status", len(parts.troubles.now())),
         )
 

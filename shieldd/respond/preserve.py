@@ -204,6 +204,7 @@ class Keeper:
                 log.warning("a vault could not be written out", code=error.code)
             held.vault.close()
             os.close(held.fd)
+            os.close(held.lock)
         self.held = []
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ may.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ class Held:
         fd: its directory.
         trees: the trees whose files it keeps.
         inside: it lies in a guarded tree, and whoever watches that tree must leave it out.
+        lock: holds the vault for this process; no other may evict and pin in it.
         bytes_max, min_free: quota and floor of free space, bytes.
     """
 
@@ -43,6 +45,7 @@ class Held:
     vault: preserve.Vault
     trees: tuple[GuardedTree, ...]
     inside: bool
+    lock: int
     bytes_max: int
     min_free: int
 
@@ -98,8 +101,28 @@ def _open(
     )
     path = os.readlink(b"/proc/self/fd/%d" % fd)
     inside = any(path == tree.root or path.startswith(tree.root.rstrip(b"/") + b"/") for tree in trees)
-    vault = preserve.Vault(fd, options, number)
-    return Held(number, path, fd, vault, tuple(some), inside, bytes_max, min_free)
+    lock = _locked(fd)
+    try:
+        vault = preserve.Vault(fd, options, number)
+    except ShieldError:
+        os.close(lock)
+        raise
+    return Held(number, path, fd, vault, tuple(some), inside, lock, bytes_max, min_free)
+
+
+def _locked(fd: int) -> int:
+    """A descriptor of its own, so that the lock ends with this process whoever was handed the vault's.
+
+    Raises:
+        ShieldError: `preserve.unsafe` where another daemon has it.
+    """
+    lock = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ShieldError("preserve.unsafe", "another daemon keeps its versions in that vault") from error
+    return lock
 
 
 def _directory(tree: GuardedTree, named: Path | None) -> int:

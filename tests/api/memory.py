@@ -191,6 +191,11 @@ class MemoryEngine(MemoryRestore):
                 *(1200, 1200, 48_211, 9_120, 0, 0, 0, 0, 3, 0),
                 (a.NotCovered(b"/srv/phi/nfs", "nfs"),),
             ),
+            preserve=a.PreserveStatus(
+                "on",
+                "deleted and replaced files are kept by hard links",
+                (a.VaultState(b"/srv/.shieldd-vault", (0,), False, 5012, 4821, 12, 3 << 20, 1, ()),),
+            ),
             policy=a.PolicyStatus("active", "2026.11.1", "9f" * 32, ""),
             keys="ready",
             counts=a.Counts(

@@ -34,10 +34,12 @@ from shieldd.api.answers.daemon import (
     MetricKind,
     NotCovered,
     PolicyStatus,
+    PreserveStatus,
     Sample,
     StatusAnswer,
     TreeStatus,
     Trouble,
+    VaultState,
     WatchStatus,
 )
 from shieldd.api.answers.instant import INSTANT, Instant
@@ -104,6 +106,7 @@ __all__ = [
     "PolicyAnswer",
     "PolicyEvaluation",
     "PolicyStatus",
+    "PreserveStatus",
     "ProviderInfo",
     "Providers",
     "QuarantineItem",
@@ -121,6 +124,7 @@ __all__ = [
     "Threats",
     "TreeStatus",
     "Trouble",
+    "VaultState",
     "VersionInfo",
     "VersionInfos",
     "WatchStatus",

@@ -93,6 +93,44 @@ class PolicyStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultState:
+    """One vault of preserved versions.
+
+    Attributes:
+        trees: places of the trees that it serves in the list of trees.
+        linking: files that were there at the start are still being linked.
+        versions: all, several of one file among them; files: objects that hold their content.
+        gone: of those, files that exist nowhere else any more.
+        size: bytes that it keeps from being free.
+        pins: open incidents that hold versions.
+        degraded: what does not work here, in sentences; empty where all does.
+    """
+
+    path: bytes
+    trees: tuple[int, ...]
+    linking: bool
+    versions: int
+    files: int
+    gone: int
+    size: int
+    pins: int
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreserveStatus:
+    """`state`: on, partly (see the vaults and the troubles), none (no vault could be had), or off.
+
+    Attributes:
+        means: what can come back here and what cannot, for people.
+    """
+
+    state: str
+    means: str
+    vaults: tuple[VaultState, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Totals of the store (not since start)."""
 
@@ -128,6 +166,7 @@ class StatusAnswer:
     config_source: bytes
     trees: tuple[TreeStatus, ...]
     watch: WatchStatus
+    preserve: PreserveStatus
     policy: PolicyStatus
     keys: str
     counts: Counts
