@@ -300,4 +300,15 @@ class Walk:
             self._handle = None
 
 
-__all__ = ["VAULT_NAME", "Evicted", "Names", "Progress", "Settled", "Vault", "VaultOptions", "VaultStatus", "Walk", "make"]
+__all__ = [
+    "VAULT_NAME",
+    "Evicted",
+    "Names",
+    "Progress",
+    "Settled",
+    "Vault",
+    "VaultOptions",
+    "VaultStatus",
+    "Walk",
+    "make",
+]
