@@ -9,7 +9,8 @@ The contract, which one test suite runs on every source:
 * `start` returns once every directory is watched; what changes from then on is reported, what was there before is the
   known state and is not.
 * Every change gives at least one event, or is covered by an `OVERFLOW` or `WATCH_LIMIT` event and found by the rescan
-  that follows (events with the flag `SYNTHETIC`, ended by `RESCAN_DONE`). Nothing is missed in silence.
+  that follows (events with the flag `SYNTHETIC`, ended by `RESCAN_DONE`). Directories that change names faster than
+  the queue is read may call for such a rescan too: `blind_since_ns` says so. Nothing is missed in silence.
 * Events of one path merge while they wait; reading events in order always gives the true end state.
 * `seq` has no gaps; `mono_ns` is when the first of the merged kernel events was read.
 * Hidden names that the core made a moment ago, excluded names and announced own operations (`expect`) are not

@@ -84,6 +84,30 @@ class Scans:
             if place in self._unmet:
                 self._unmet[place] = (tries + 1, told)
 
+    def check_moved(self, id_: int, tree: int, place: Place) -> None:
+        """See whether the name that a move gave to a directory holds another one.
+
+        A path had led to the wrong one before, then, and only a rescan can tell which is where.
+        """
+        state = self._state
+        root = state.trees[tree]
+        if id_ <= NONE:
+            return
+        try:
+            fd = open_dir(root.fd, state.path(place), root.mount)
+        except OSError:
+            return  # it moved on, and that will be read
+        try:
+            found = state.queue.watch(fd, state.queue.mask)
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+        if found != id_:
+            if found not in state.directories.by_id:
+                state.queue.unwatch(found)
+            state.blind(tree)
+
     def watch_root(self, index: int) -> bool:
         """Watch the root of a tree; False where it cannot be opened."""
         state = self._state
@@ -165,7 +189,7 @@ class Scans:
         state.notice(Kind.WATCH_LIMIT, tree, path)
         return id_
 
-    def _later(self, tree: int, place: Place, told: bool) -> None:
+    def _later(self, tree: int, place: Place, *, told: bool) -> None:
         if len(self._unmet) >= LATER:
             self._state.blind(tree)
         else:
@@ -182,12 +206,12 @@ class Scans:
             return None
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                self._later(tree, place, told)
+                self._later(tree, place, told=told)
                 return None
             return self._not_watched(tree, place, path, error.errno or errno.EIO)
         try:
             if not self._lies_in(fd, place[0]):
-                self._later(tree, place, told)
+                self._later(tree, place, told=told)
                 return None
             id_ = state.queue.watch(fd, state.queue.mask)
             known = state.directories.by_id.get(id_)
@@ -209,6 +233,12 @@ class Scans:
             state.directories.move(id_, *place)
             # told now: what happened in it since is read under its new name
             state.report_moved(tree, (old, old_path), place)
+            try:
+                os.close(open_dir(root.fd, old_path, root.mount))
+            except OSError:
+                return None
+            # another one is where it was; that one's coming may have been taken for this one's
+            self._later(tree, old, told=False)
         return None
 
     def _lies_in(self, fd: int, parent: int) -> bool:

@@ -295,6 +295,7 @@ class State:
             if over is not None and over != id_:
                 self.forget(over)  # an empty directory was replaced
             self.directories.move(id_, *place)
+            self.scans.check_moved(id_, tree, place)
         elif self.scans.was_ahead(source.place, place):
             return
         self.report_moved(tree, (source.place, old_path), place)

@@ -31,8 +31,11 @@ pub(crate) fn stat_in(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
 }
 
-/// Calls `each(name, type)` for every entry but `.`, `..` and our own.
-pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -> io::Result<()> {
+/// Calls `each(name, type, inode)` for every entry but `.`, `..` and our own.
+pub(crate) fn list(
+    dir: BorrowedFd<'_>,
+    mut each: impl FnMut(&[u8], FileType, u64),
+) -> io::Result<()> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
     let mut entries = RawDir::new(dir, &mut buffer);
     while let Some(entry) = entries.next() {
@@ -47,7 +50,7 @@ pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType)) -
             }
             known => known,
         };
-        each(name, kind);
+        each(name, kind, entry.ino());
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Walk {
         let mut path = prefix.to_vec();
         let mut entries: Vec<(Box<[u8]>, FileType)> = Vec::new();
         // an unreadable end of a listing cannot be told from an end
-        drop(list(dir.as_fd(), |name, kind| {
+        drop(list(dir.as_fd(), |name, kind, _| {
             entries.push((name.into(), kind))
         }));
         for (name, kind) in entries {

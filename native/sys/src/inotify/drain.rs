@@ -37,6 +37,9 @@ const CUT: Duration = Duration::from_secs(2);
 /// So many of them at a time.
 const CUTS: usize = 65_536;
 
+/// Files by directory and name, each with when it is due and its tree.
+type Cuts = HashMap<(i32, Box<[u8]>), (Instant, u16)>;
+
 /// The consumer's side.
 pub(super) struct Drain {
     pub(super) current: Pending,
@@ -44,7 +47,7 @@ pub(super) struct Drain {
     pub(super) known: Known,
     rows: Rows,
     renumbered: Vec<(i32, i32)>,
-    cuts: HashMap<(i32, Box<[u8]>), (Instant, u16)>,
+    cuts: Cuts,
     walk: Option<Rescan>,
     walks: u32,
     rest_until: Instant,
@@ -456,7 +459,7 @@ impl Drain {
         let mut below: Vec<Box<[u8]>> = Vec::new();
         let mut files: Vec<(Box<[u8]>, Stat)> = Vec::new();
         let mut path = prefix.clone();
-        let whole_listing = list(dir.as_fd(), |name, kind| {
+        let whole_listing = list(dir.as_fd(), |name, kind, _| {
             path.truncate(prefix.len());
             path.extend_from_slice(name);
             if globs.matches(&path, kind == FileType::Directory) {
@@ -509,12 +512,7 @@ impl Drain {
 }
 
 /// Remembers a file that was cut short under an open descriptor, until it is closed or changed no more.
-fn note_cut(
-    cuts: &mut HashMap<(i32, Box<[u8]>), (Instant, u16)>,
-    rec: &Rec,
-    name: &[u8],
-    cut: bool,
-) {
+fn note_cut(cuts: &mut Cuts, rec: &Rec, name: &[u8], cut: bool) {
     if rec.kind != Kind::Write || (!cut && cuts.is_empty()) {
         return;
     }

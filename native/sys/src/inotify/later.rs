@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::kernel;
 use super::state::State;
 use crate::events::dirs::NONE;
+use crate::events::look::open_dir;
 use rustix::fs::{Mode, OFlags};
 
 /// Directories that wait to be met; beyond it their tree is rescanned.
@@ -143,6 +144,32 @@ impl State {
                 false
             }
             Err(_) => true,
+        }
+    }
+
+    /// Whether a name that a move gave to `id` holds another directory: then a path had led to the wrong one before, and
+    /// only a rescan can tell which is where.
+    pub(super) fn check_moved(&mut self, id: i32, parent: i32, name: &[u8]) {
+        let mut path = Vec::new();
+        let Some(tree) = self.dirs.get(id).map(|d| d.tree).filter(|_| id > NONE) else {
+            return;
+        };
+        if !self.dirs.prefix(parent, &mut path) {
+            return;
+        }
+        path.extend_from_slice(name);
+        let Ok(dir) = open_dir(self.trees[tree as usize].root.as_fd(), &path) else {
+            return; // it moved on, and that will be read
+        };
+        let mask = kernel::MASK | libc::IN_MASK_ADD;
+        match kernel::watch(self.queue(), dir.as_fd(), mask) {
+            Ok(wd) if wd != id => {
+                if self.dirs.get(wd).is_none() {
+                    kernel::unwatch(self.queue(), wd);
+                }
+                self.blind(tree);
+            }
+            _ => {}
         }
     }
 

@@ -22,10 +22,11 @@ struct Met {
 }
 
 impl State {
-    /// Watches one directory and puts it into the table. None where it is gone, no directory, or not to be followed.
+    /// Watches one directory and puts it into the table. `ino` is its inode where a listing of its parent gave it, else 0.
+    /// None where it is gone, no directory, or not to be followed.
     fn meet(
         &mut self,
-        (parent, name): (i32, &[u8]),
+        (parent, name, ino): (i32, &[u8], u64),
         path: &[u8],
         tree: u16,
         told: bool,
@@ -46,7 +47,8 @@ impl State {
                 return None;
             }
         };
-        if !self.lies_in(dir.as_fd(), parent) {
+        let listed = ino != 0 && rustix::fs::fstat(&dir).is_ok_and(|x| x.st_ino == ino);
+        if !listed && !self.lies_in(dir.as_fd(), parent) {
             self.meet_later(parent, name, tree, told);
             return None;
         }
@@ -67,7 +69,7 @@ impl State {
                 return None;
             }
             if known.tree != tree {
-                id = self.from_another_tree(id, tree, dir.as_fd(), mask)?;
+                id = self.taken_from_another_tree(id, tree, dir.as_fd(), mask)?;
             }
         }
         if let Some(known) = self.dirs.get(id) {
@@ -80,6 +82,11 @@ impl State {
                 self.dirs.reparent(self.seed, id, parent, name);
                 // told now: what happened in it since is read under its new name
                 self.directory_moved(id, (&from, &old_name), parent, name);
+                from.extend_from_slice(&old_name);
+                if open_dir(self.trees[tree as usize].root.as_fd(), &from).is_ok() {
+                    // another one is where it was; that one's coming may have been taken for this one's
+                    self.meet_later(above, &old_name, tree, false);
+                }
             }
             return Some(Met {
                 id,
@@ -92,7 +99,7 @@ impl State {
     }
 
     /// A directory came over from another tree before that move was read: there it is gone, here it is new.
-    fn from_another_tree(
+    fn taken_from_another_tree(
         &mut self,
         id: i32,
         tree: u16,
@@ -154,7 +161,7 @@ impl State {
             known,
         );
         let mut path = Vec::new();
-        while let Some((parent, name)) = stack.pop() {
+        while let Some((parent, name, ino)) = stack.pop() {
             if !self.dirs.prefix(parent, &mut path) {
                 continue;
             }
@@ -162,7 +169,7 @@ impl State {
             if self.trees[tree as usize].globs.matches(&path, true) {
                 continue;
             }
-            if let Some(met) = self.meet((parent, &name), &path, tree, true) {
+            if let Some(met) = self.meet((parent, &name, ino), &path, tree, true) {
                 if met.new {
                     stack.extend(self.list_known(&met, known));
                 }
@@ -173,7 +180,7 @@ impl State {
 
     /// Watches the root of a tree again after it was gone.
     pub(super) fn root_back(&mut self, tree: u16) -> bool {
-        let Some(met) = self.meet((NONE, b""), b"", tree, true) else {
+        let Some(met) = self.meet((NONE, b"", 0), b"", tree, true) else {
             return false;
         };
         self.trees[tree as usize].id = met.id;
@@ -181,12 +188,12 @@ impl State {
     }
 
     /// Lists a directory into the known state; returns its subdirectories.
-    fn list_known(&self, met: &Met, known: &mut Known) -> Vec<(i32, Box<[u8]>)> {
+    fn list_known(&self, met: &Met, known: &mut Known) -> Vec<(i32, Box<[u8]>, u64)> {
         let mut below = Vec::new();
         // an unreadable end of a listing shows as differences in the next rescan
-        let listed = list(met.dir.as_fd(), |name, kind| {
+        let listed = list(met.dir.as_fd(), |name, kind, ino| {
             if kind == FileType::Directory {
-                below.push((met.id, name.into()));
+                below.push((met.id, name.into(), ino));
             } else if let Some(stat) = stat_in(met.dir.as_fd(), name) {
                 known.put(met.id, name, Stamp::of(&stat), 0);
             }
@@ -201,15 +208,15 @@ impl State {
         let Some(tree) = self.dirs.get(parent).map(|d| d.tree) else {
             return;
         };
-        let mut stack: Vec<(i32, Box<[u8]>, bool)> = vec![(parent, name.into(), told)];
+        let mut stack: Vec<(i32, Box<[u8]>, u64, bool)> = vec![(parent, name.into(), 0, told)];
         let mut path = Vec::new();
-        let mut files: Vec<(Box<[u8]>, FileType)> = Vec::new();
-        while let Some((parent, name, told)) = stack.pop() {
+        let mut files: Vec<(Box<[u8]>, FileType, u64)> = Vec::new();
+        while let Some((parent, name, ino, told)) = stack.pop() {
             if !self.dirs.prefix(parent, &mut path) {
                 continue;
             }
             path.extend_from_slice(&name);
-            let Some(met) = self.meet((parent, &name), &path, tree, told) else {
+            let Some(met) = self.meet((parent, &name, ino), &path, tree, told) else {
                 continue;
             };
             if !met.new {
@@ -220,20 +227,20 @@ impl State {
             }
             path.push(b'/');
             files.clear();
-            let listed = list(met.dir.as_fd(), |name, kind| {
-                files.push((name.into(), kind))
+            let listed = list(met.dir.as_fd(), |name, kind, ino| {
+                files.push((name.into(), kind, ino))
             });
             if listed.is_err() {
                 self.blind(tree);
             }
             let until = self.bytes_read + kernel::waiting(self.queue());
-            for (name, kind) in files.drain(..) {
+            for (name, kind, ino) in files.drain(..) {
                 let prefix = path.len();
                 path.extend_from_slice(&name);
                 let directory = kind == FileType::Directory;
                 if !self.trees[tree as usize].globs.matches(&path, directory) {
                     if directory {
-                        stack.push((met.id, name, false));
+                        stack.push((met.id, name, ino, false));
                     } else {
                         self.found(met.id, tree, &path[..prefix], name, kind, until);
                     }

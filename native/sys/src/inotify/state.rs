@@ -642,6 +642,7 @@ impl State {
                 self.forget(over); // an empty directory was replaced
             }
             self.dirs.reparent(self.seed, id, raw.wd, raw.name);
+            self.check_moved(id, raw.wd, raw.name);
         }
         self.directory_moved(known.unwrap_or(NONE), (&prefix, old_name), raw.wd, raw.name);
         if known.is_none() && over.is_none() {
