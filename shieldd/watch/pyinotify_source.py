@@ -94,7 +94,12 @@ class PyinotifySource:
         """Announce own operations."""
         now_ns = time.monotonic_ns()
         with self._lock:
-            self._state.announced.add(tree, path, kinds, count, now_ns + int(ttl_s * 1e9), now_ns)
+            until_ns = now_ns + int(ttl_s * 1e9)
+            if count:
+                self._state.announced.add(tree, path, kinds, count, until_ns, now_ns)
+            else:  # exact: it is read under this lock, and what the act did is queued by now
+                last = self._state.bytes_read + self._state.queue.waiting()
+                self._state.announced.end(tree, path, until_ns, last)
 
     def rescan(self, tree: int) -> None:
         """Ask for a rescan of a tree."""

@@ -45,7 +45,7 @@ class State:
         self.counts = Counts()
         self.at_ns, self.mono_ns = time.time_ns(), time.monotonic_ns()
         self.scanned: dict[int, tuple[set[bytes], int]] = {}
-        self.bytes_read = 0
+        self.bytes_read = self.began_at = 0  # of the queue; when the read began that is being applied
         names = self.queue.names
         self._simple = (
             (names.IN_CREATE, Kind.CREATE, True, True),
@@ -59,7 +59,7 @@ class State:
         """Apply all that waits in the kernel's queue."""
         while data := self.queue.read():
             self.at_ns, self.mono_ns = time.time_ns(), time.monotonic_ns()
-            self.bytes_read += len(data)
+            self.began_at, self.bytes_read = self.bytes_read, self.bytes_read + len(data)
             for raw in records(data):
                 self.counts.events += 1
                 self._apply(raw)
@@ -139,7 +139,7 @@ class State:
 
     def _operation(self, tree: int, place: Place, kind: Kind, *, held: bool | None, ends: bool = True) -> None:
         path = self.path(place)
-        if self.announced.takes(tree, path, (kind,), self.mono_ns, ends=ends):
+        if self.announced.takes(tree, path, (kind,), self.mono_ns, self.began_at, ends=ends):
             refresh(self.known.setdefault(place[0], {}), place[1], self.trees[tree].fd, path)
             return
         live = self.records.live(place)
@@ -236,20 +236,22 @@ class State:
         if source.directory:
             if self.directories.child(*source.place) is not None or not self.scans.was_ahead(source.place, None):
                 self._directory_gone(source.place)
-        elif not self.announced.takes(source.tree, self.path(source.place), (Kind.RENAME,), self.mono_ns):
+        elif not self.announced.takes(
+            source.tree, self.path(source.place), (Kind.RENAME,), self.mono_ns, self.began_at
+        ):
             self._operation(source.tree, source.place, Kind.DELETE, held=False)
 
     def _moved_in(self, tree: int, place: Place, *, directory: bool) -> None:
         if directory:
             self.directory_came(place)
         elif not self._was_scanned(place) and not self.announced.takes(
-            tree, self.path(place), (Kind.RENAME,), self.mono_ns
+            tree, self.path(place), (Kind.RENAME,), self.mono_ns, self.began_at
         ):
             self._operation(tree, place, Kind.CREATE, held=False)
 
     def _renamed(self, tree: int, source: Move, place: Place) -> None:
         path = self.path(place)
-        if self.announced.takes(tree, path, (Kind.RENAME, Kind.CREATE), self.mono_ns):
+        if self.announced.takes(tree, path, (Kind.RENAME, Kind.CREATE), self.mono_ns, self.began_at):
             refresh(self.known.setdefault(place[0], {}), place[1], self.trees[tree].fd, path)
             return
         live = self.records.live(source.place)
@@ -272,7 +274,7 @@ class State:
         path = self.path(place)
         if self.directories.child(*place) is not None or self.excluded(entry.tree, path, directory=True):
             return
-        if not self.announced.takes(entry.tree, path, (Kind.MAKE_DIR,), self.mono_ns):
+        if not self.announced.takes(entry.tree, path, (Kind.MAKE_DIR,), self.mono_ns, self.began_at):
             self.add(self.record(Kind.MAKE_DIR, entry.tree, place, path))
         self.scans.enter(entry.tree, place)
 
@@ -284,7 +286,7 @@ class State:
             self.forget(known)
         elif self.excluded(tree, path, directory=True):
             return
-        if not self.announced.takes(tree, path, (Kind.REMOVE_DIR,), self.mono_ns):
+        if not self.announced.takes(tree, path, (Kind.REMOVE_DIR,), self.mono_ns, self.began_at):
             self.add(self.record(Kind.REMOVE_DIR, tree, place, path))
         self.records.barrier()  # a new directory of this name may follow
 
@@ -305,7 +307,7 @@ class State:
     def report_moved(self, tree: int, old: tuple[Place, bytes], place: Place) -> None:
         """Tell that a directory has a new name; `old` is its place and its path before."""
         path = self.path(place)
-        if not self.announced.takes(tree, path, (Kind.RENAME_DIR, Kind.RENAME), self.mono_ns):
+        if not self.announced.takes(tree, path, (Kind.RENAME_DIR, Kind.RENAME), self.mono_ns, self.began_at):
             record = self.record(Kind.RENAME_DIR, tree, place, path)
             record.merged = 2
             record.old_place, record.old_path = old

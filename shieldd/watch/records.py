@@ -122,6 +122,11 @@ class Records:
 class _Announced:
     left: dict[Kind, int]
     until_ns: int
+    last: int | None = None  # where in the kernel's queue the last of it is at most; None while the act goes on
+
+    def is_over(self, now_ns: int, at: int) -> bool:
+        """Its time has passed, and all that the kernel had queued of it was read, however late that was."""
+        return self.until_ns <= now_ns and (self.last is None or self.last <= at)
 
 
 class Announcements:
@@ -134,29 +139,32 @@ class Announcements:
         self.dropped = 0
 
     def add(self, tree: int, path: bytes, kinds: int, count: int, until_ns: int, now_ns: int) -> None:
-        """Announce `count` operations of each kind in `kinds` on a path; 0 ends it at `until_ns`, if that is sooner."""
-        if count == 0:
-            if known := self._paths.get((tree, path)):
-                known.until_ns = min(known.until_ns, until_ns)
-            return
+        """Announce `count` operations of each kind in `kinds` on a path."""
         if len(self._paths) >= self.LIMIT:
             self._paths = {key: a for key, a in self._paths.items() if a.until_ns > now_ns}
         if len(self._paths) >= self.LIMIT:
             del self._paths[min(self._paths, key=lambda key: self._paths[key].until_ns)]
         entry = self._paths.setdefault((tree, path), _Announced({}, until_ns))
-        if entry.until_ns <= now_ns:
+        if entry.until_ns <= now_ns and entry.last is None:
             entry.left.clear()
-        entry.until_ns = max(entry.until_ns, until_ns)
+        entry.until_ns, entry.last = max(entry.until_ns, until_ns), None
         for kind in Kind:
             if kinds & (1 << kind):
                 entry.left[kind] = entry.left.get(kind, 0) + count
 
-    def takes(self, tree: int, path: bytes, kinds: tuple[Kind, ...], now_ns: int, *, ends: bool = True) -> bool:
-        """Whether this operation was announced; `ends` counts it off."""
+    def end(self, tree: int, path: bytes, until_ns: int, last: int) -> None:
+        """The act on a path is over; what is queued of it (up to `last`) may come, also after `until_ns`."""
+        if known := self._paths.get((tree, path)):
+            known.until_ns, known.last = min(known.until_ns, until_ns), last
+
+    def takes(
+        self, tree: int, path: bytes, kinds: tuple[Kind, ...], now_ns: int, at: int, *, ends: bool = True
+    ) -> bool:
+        """Whether this operation was announced; `ends` counts it off. `at`: where in the queue its read began."""
         entry = self._paths.get((tree, path))
         if entry is None:
             return False
-        if entry.until_ns <= now_ns:
+        if entry.is_over(now_ns, at):
             del self._paths[tree, path]
             return False
         kind = next((k for k in kinds if entry.left.get(k, 0) > 0), None)

@@ -262,6 +262,18 @@ def test_what_was_announced_is_over_when_the_act_is(watch: Watch) -> None:
     assert [s.kind for s in w.settle()][-1] is Kind.DELETE
 
 
+def test_what_an_act_did_is_ours_however_late_it_is_read(watch: Watch) -> None:
+    w = watch(before=lambda root: [(root / f"doc{i}").write_bytes(b"x") for i in range(200)])
+    for i in range(200):
+        name = b"doc%d" % i
+        w.source.expect(0, name, 1 << Kind.DELETE | 1 << Kind.ATTRIB, ttl_s=60)
+        (w.root / os.fsdecode(name)).unlink()
+        w.source.expect(0, name, 0, count=0, ttl_s=0.0)
+    assert w.settle() == []
+    (w.root / "doc7").write_bytes(b"somebody else's")
+    assert [s.path for s in w.settle()] == [b"doc7"]
+
+
 def test_an_announcement_ends_with_its_time(watch: Watch) -> None:
     w = watch(before=lambda root: (root / "doc").write_bytes(b"x"))
     w.source.expect(0, b"doc", 1 << Kind.DELETE, ttl_s=0.0)

@@ -200,9 +200,13 @@ impl Watch for Watcher {
     fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
         let now_ns = clocks().1;
         let until = now_ns.saturating_add(ttl.as_nanos() as u64);
-        lock(&self.shared.state)
-            .expected
-            .add(tree, path, kinds, count, until, now_ns);
+        let mut state = lock(&self.shared.state);
+        if count > 0 {
+            return state.expected.add(tree, path, kinds, count, until, now_ns);
+        }
+        // Exact, because the reader reads under this lock: what the act did is queued by now.
+        let last = state.read + self.group.waiting();
+        state.expected.end(tree, path, until, last);
     }
 
     fn rescan(&self, tree: u16) -> bool {

@@ -12,6 +12,15 @@ struct Announced {
     /// How many of each kind may still come.
     left: [u16; 16],
     until_ns: u64,
+    /// Where in the kernel's queue the last of it is at most; `u64::MAX` while the act goes on.
+    last: u64,
+}
+
+impl Announced {
+    /// Over: its time has passed, and all that the kernel had queued of it was read, however late that was.
+    fn is_over(&self, now_ns: u64, at: u64) -> bool {
+        self.until_ns <= now_ns && (self.last == u64::MAX || self.last <= at)
+    }
 }
 
 #[derive(Default)]
@@ -26,8 +35,18 @@ impl Expected {
         self.paths.is_empty()
     }
 
-    /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path. A count of 0 ends what was
-    /// announced of it at `until_ns`, if that is sooner.
+    /// The act on a path is over. What the kernel still has queued of it may come, also after `until_ns`; then it is
+    /// nobody's any more.
+    ///
+    /// `last`: where the queue ends now, counted as in [`Expected::takes`].
+    pub(crate) fn end(&mut self, tree: u16, path: &[u8], until_ns: u64, last: u64) {
+        if let Some(entry) = self.paths.get_mut(&(tree, Box::from(path))) {
+            entry.until_ns = entry.until_ns.min(until_ns);
+            entry.last = last;
+        }
+    }
+
+    /// Announces `count` operations of each kind in `kinds` (bits `1 << kind`) on a path.
     pub(crate) fn add(
         &mut self,
         tree: u16,
@@ -37,13 +56,6 @@ impl Expected {
         until_ns: u64,
         now_ns: u64,
     ) {
-        if count == 0 {
-            // The act is over: what the kernel still has queued of it may come, and then it is nobody's any more.
-            if let Some(entry) = self.paths.get_mut(&(tree, Box::from(path))) {
-                entry.until_ns = entry.until_ns.min(until_ns);
-            }
-            return;
-        }
         if self.paths.len() >= MOST {
             self.paths.retain(|_, a| a.until_ns > now_ns);
         }
@@ -58,11 +70,13 @@ impl Expected {
         let entry = self.paths.entry((tree, path.into())).or_insert(Announced {
             left: [0; 16],
             until_ns,
+            last: u64::MAX,
         });
-        if entry.until_ns <= now_ns {
+        if entry.until_ns <= now_ns && entry.last == u64::MAX {
             entry.left = [0; 16];
         }
         entry.until_ns = entry.until_ns.max(until_ns);
+        entry.last = u64::MAX;
         for (kind, left) in entry.left.iter_mut().enumerate() {
             if kinds & (1 << kind) != 0 {
                 *left = left.saturating_add(count);
@@ -70,14 +84,15 @@ impl Expected {
         }
     }
 
-    /// Whether this operation was announced; `ends` counts it off (a write that goes on does not).
+    /// Whether this operation was announced; `ends` counts it off (a write that goes on does not). `at`: where in the
+    /// kernel's queue the read began that brought it.
     pub(crate) fn takes(
         &mut self,
         tree: u16,
         path: &[u8],
         kinds: &[Kind],
         ends: bool,
-        now_ns: u64,
+        (now_ns, at): (u64, u64),
     ) -> bool {
         if self.paths.is_empty() {
             return false;
@@ -86,7 +101,7 @@ impl Expected {
         let Some(entry) = self.paths.get_mut(&key) else {
             return false;
         };
-        if entry.until_ns <= now_ns {
+        if entry.is_over(now_ns, at) {
             self.paths.remove(&key);
             return false;
         }
@@ -120,12 +135,12 @@ mod tests {
             100,
             0,
         );
-        assert!(!own.takes(0, b"b", &[Kind::Delete], true, 1));
-        assert!(!own.takes(1, b"a", &[Kind::Delete], true, 1));
-        assert!(own.takes(0, b"a", &[Kind::Write], false, 1));
-        assert!(own.takes(0, b"a", &[Kind::Write], true, 1));
-        assert!(!own.takes(0, b"a", &[Kind::Write], true, 1));
-        assert!(own.takes(0, b"a", &[Kind::Delete], true, 1));
+        assert!(!own.takes(0, b"b", &[Kind::Delete], true, (1, 0)));
+        assert!(!own.takes(1, b"a", &[Kind::Delete], true, (1, 0)));
+        assert!(own.takes(0, b"a", &[Kind::Write], false, (1, 0)));
+        assert!(own.takes(0, b"a", &[Kind::Write], true, (1, 0)));
+        assert!(!own.takes(0, b"a", &[Kind::Write], true, (1, 0)));
+        assert!(own.takes(0, b"a", &[Kind::Delete], true, (1, 0)));
         assert!(own.is_empty());
     }
 
@@ -133,7 +148,30 @@ mod tests {
     fn announcements_end() {
         let mut own = Expected::default();
         own.add(0, b"a", 1 << Kind::Delete as u16, 1, 100, 0);
-        assert!(!own.takes(0, b"a", &[Kind::Delete], true, 100));
+        assert!(!own.takes(0, b"a", &[Kind::Delete], true, (100, 0)));
+        assert!(own.is_empty());
+    }
+
+    #[test]
+    fn an_act_that_ended_owns_what_was_queued_of_it_however_late_it_is_read() {
+        let mut own = Expected::default();
+        own.add(0, b"a", 1 << Kind::Delete as u16, 1, 1_000, 0);
+        own.end(0, b"a", 10, 500);
+        assert!(own.takes(0, b"a", &[Kind::Delete], true, (900, 499)));
+        own.add(0, b"a", 1 << Kind::Delete as u16, 1, 1_000, 0);
+        own.end(0, b"a", 10, 500);
+        assert!(!own.takes(0, b"a", &[Kind::Delete], true, (900, 500)));
+        assert!(own.is_empty());
+    }
+
+    #[test]
+    fn a_new_act_on_the_name_keeps_what_is_still_queued_of_the_last() {
+        let mut own = Expected::default();
+        own.add(0, b"a", 1 << Kind::Delete as u16, 1, 1_000, 0);
+        own.end(0, b"a", 10, 500);
+        own.add(0, b"a", 1 << Kind::Create as u16, 1, 1_000, 20);
+        assert!(own.takes(0, b"a", &[Kind::Delete], true, (30, 499)));
+        assert!(own.takes(0, b"a", &[Kind::Create], true, (30, 600)));
         assert!(own.is_empty());
     }
 }

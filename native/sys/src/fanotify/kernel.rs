@@ -204,6 +204,11 @@ impl Group {
         self.mark(libc::FAN_MARK_FLUSH, 0, root.as_fd(), true)
     }
 
+    /// Records that wait: the kernel counts the header of each alone.
+    pub fn waiting(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) / records::HEADER as u64
+    }
+
     /// Reads records of a notification group. `WouldBlock` where nothing waits.
     pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<NamedRecords<'a>> {
         let length = self.fill(buffer)?;

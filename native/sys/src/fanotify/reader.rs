@@ -69,14 +69,14 @@ fn empty(
             return false;
         }
         let before_ns = tick();
+        // Read under the lock: whoever holds it knows what was read and what is still queued (`Expected::end`).
+        let mut state = lock(&shared.state);
         let Ok(records) = group.read(buffer) else {
-            let mut state = lock(&shared.state);
             state.emptied(before_ns);
             wake_consumer(shared, &state);
             return state.has_limbo(); // empty (EAGAIN), or out of memory: poll tells
         };
         let last = records.length() < size - RECORD;
-        let mut state = lock(&shared.state);
         state.apply(records, last.then_some(before_ns));
         wake_consumer(shared, &state);
         if last {

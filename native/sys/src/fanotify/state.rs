@@ -115,6 +115,10 @@ pub(super) struct State {
     pub(super) dying: Vec<Dying>,
     pub(super) scratch: Vec<u8>,
     actors: Box<dyn ActorOf + Send>,
+    /// Records read.
+    pub(super) read: u64,
+    /// `read` when the read began that is being applied.
+    began_at: u64,
     /// Time of files when the queue was last seen empty: what was lost happened since.
     pub(super) empty_ns: u64,
 }
@@ -169,6 +173,8 @@ impl State {
             dying: Vec::new(),
             scratch: Vec::new(),
             actors,
+            read: 0,
+            began_at: 0,
             empty_ns: super::reader::tick(),
         }
     }
@@ -180,7 +186,9 @@ impl State {
         self.actors.begin();
         self.who = Who::default();
         self.last_move = None;
+        self.began_at = self.read;
         for raw in records {
+            self.read += 1;
             self.one(&raw);
         }
         if let Some(at_ns) = emptied_ns {
@@ -290,9 +298,8 @@ impl State {
             return false;
         }
         self.here_path(name);
-        let (tree, now_ns) = (self.here.tree, self.mono_ns);
-        self.expected
-            .takes(tree, &self.scratch, kinds, ends, now_ns)
+        let (tree, at) = (self.here.tree, (self.mono_ns, self.began_at));
+        self.expected.takes(tree, &self.scratch, kinds, ends, at)
     }
 
     #[inline]

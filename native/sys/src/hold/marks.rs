@@ -266,7 +266,7 @@ impl Marked {
 
     /// About how many wait that were not read yet.
     pub fn unread(&self) -> u64 {
-        rustix::io::ioctl_fionread(self.group.as_fd()).unwrap_or(0) / 24
+        self.group.waiting()
     }
 
     /// Ignores a directory outside until it moves or the kernel drops the mark.

@@ -59,11 +59,12 @@ fn idle(shared: &Shared<State>) -> bool {
 fn empty(shared: &Shared<State>, queue: &OwnedFd, buffer: &mut [u8]) -> bool {
     let mut due = false;
     while !shared.stopped.load(Ordering::Acquire) {
+        // Read under the lock: whoever holds it knows what was read and what is still queued (`Expected::end`).
+        let mut state = lock(&shared.state);
         let length = match rustix::io::read(queue, &mut *buffer) {
             Ok(length) if length > 0 => length,
             _ => return due, // empty (EAGAIN), or interrupted: poll tells
         };
-        let mut state = lock(&shared.state);
         state.apply(&buffer[..length]);
         due = state.is_waiting();
         wake_consumer(shared, &state);

@@ -94,6 +94,8 @@ pub(super) struct State {
     pub(super) left_out: Vec<(u16, Vec<u8>, &'static str)>,
     pub(super) scanned: Table<i32, Scanned>,
     pub(super) bytes_read: u64,
+    /// `bytes_read` when the read began that is being applied.
+    began_at: u64,
     pub(super) at_ns: u64,
     pub(super) mono_ns: u64,
     /// Somebody waits for records.
@@ -140,6 +142,7 @@ impl State {
             left_out: Vec::new(),
             scanned: Table::default(),
             bytes_read: 0,
+            began_at: 0,
             at_ns: 0,
             mono_ns: 0,
             waiting: false,
@@ -168,6 +171,7 @@ impl State {
     pub(super) fn apply(&mut self, bytes: &[u8]) {
         (self.at_ns, self.mono_ns) = clocks();
         self.counters.reads += 1;
+        self.began_at = self.bytes_read;
         self.bytes_read += bytes.len() as u64;
         for raw in Records::new(bytes) {
             self.counters.events += 1;
@@ -257,10 +261,8 @@ impl State {
             return false;
         }
         self.here_path(name);
-        let (tree, now_ns) = (self.here.tree, self.mono_ns);
-        let taken = self
-            .expected
-            .takes(tree, &self.scratch, kinds, ends, now_ns);
+        let (tree, at) = (self.here.tree, (self.mono_ns, self.began_at));
+        let taken = self.expected.takes(tree, &self.scratch, kinds, ends, at);
         if taken && ends && self.own.len() < OWN {
             self.own.push((tree, self.here.id, self.scratch.clone()));
         }
