@@ -275,8 +275,9 @@ class Daemon:
             lambda directories, key, count: canary.plan(directories, key, count=count),
             lambda tree, path: baseline.path_hash(tree.index, path),
         )
-        for tree, section in zip(trees, self._config.tree, strict=True):
-            canaries.plant(tree, section.canaries, None)
+        if not self._store.restores.unfinished():  # else those that an attack removed come back with the restore
+            for tree, section in zip(trees, self._config.tree, strict=True):
+                canaries.plant(tree, section.canaries, None)
         canaries.remember(list(trees))
         return canaries
 

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, OFlags, RawDir};
 
 use super::place;
 use super::vault::Vault;
-use super::version::About;
+use super::version::{name_hash, About};
 use crate::events::Globs;
 use crate::files::open::open_beneath;
 use crate::files::staged::is_own;
@@ -41,8 +41,6 @@ pub struct Walk {
     root: OwnedFd,
     tree: u16,
     exclude: Globs,
-    /// Files that have a link already get a version of their name.
-    names_anew: bool,
     /// Directories still to be read.
     todo: Vec<Vec<u8>>,
     /// Names of the directory in hand that are still to be linked, the last first.
@@ -63,14 +61,12 @@ impl Walk {
             names: Vec::new(),
             here: None,
             progress: Progress::default(),
-            names_anew: false,
         }
     }
 
     /// Only what is beneath `path`, a directory that was renamed: linked files are noted under their new names.
     pub fn beneath(mut self, path: &[u8]) -> Walk {
         self.todo = vec![path.to_vec()];
-        self.names_anew = true;
         self
     }
 
@@ -91,14 +87,16 @@ impl Walk {
             };
             left -= 1;
             self.progress.files += 1;
-            if !self.names_anew && self.vault.linked().holds(ino) {
-                self.progress.had += 1;
-                continue;
-            }
             let Some((dir, path)) = &self.here else {
                 continue;
             };
             let path = join(path, &name);
+            // a file with several names has one link, and a version under each of them
+            let known = self.vault.linked().get(ino);
+            if known.is_some_and(|link| link.name == name_hash(self.tree, &path)) {
+                self.progress.had += 1;
+                continue;
+            }
             let about = About {
                 tree: self.tree,
                 path: &path,
