@@ -141,6 +141,12 @@ class Custody:
         if self.keeper is not None:
             self.keeper.sealed(tree.index, paths)
 
+    def holds(self, tree: GuardedTree, path: bytes) -> bool:
+        """Whether a path of a tree lies in a vault."""
+        full = tree.absolute(path)
+        held = self.keeper.held if self.keeper is not None else ()
+        return any(x.inside and (full == x.path or full.startswith(x.path + b"/")) for x in held)
+
     def status(self) -> tuple[Preserving, ...]:
         """How the vaults stand."""
         return self.keeper.status() if self.keeper is not None else ()

@@ -182,6 +182,19 @@ class Daemon:
             return b"", str(answer.get("reason") or answer.get("code") or "not done")
         return path_of(answer, "to"), ""
 
+    def bring_version(self, path: bytes, at_ns: int, to: bytes) -> tuple[bytes, str]:
+        """Brings one file as it was at a moment into the directory `to`; nothing else is touched.
+
+        Returns:
+            As `bring_back`.
+        """
+        request = {"path": wire_path(path), "at_ns": at_ns, "to": wire_path(to), "dry_run": False}
+        try:
+            answer: Json = self._ask.post("/v1/versions/restore", request)
+        except ShieldError as error:
+            return b"", f"{error.code}: {error.message}"
+        return path_of(answer, "to"), ""
+
     def purge(self, taken: Taken) -> None:
         """Destroys an object of quarantine that this drill itself made."""
         self._ask.post(f"/v1/quarantine/{segment(taken.name)}/purge")

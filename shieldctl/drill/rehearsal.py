@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ HANDLE_S: Final = 15.0  # for the drops to be taken
 _STEP_S: Final = 0.02
 _SLICE_S: Final = 0.25
 _BACK: Final = b"brought-back"
+_VERSIONS: Final = b"from-versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ def rehearse(daemon: Daemon, orders: Orders, say: Callable[[str], None]) -> Repo
         say("waiting until the daemon has seen them")
         _fence(tree, daemon, "laid-out")
         say(f"attacking with {tool.name}")
+        before_ns = time.time_ns()
         fought = _attack(tree, daemon, tool, ledger, planned)
         _fence(tree, daemon, "attacked")
         say("waiting for the drops to be taken")
@@ -100,6 +102,9 @@ def rehearse(daemon: Daemon, orders: Orders, say: Callable[[str], None]) -> Repo
         in_place = _digests(tree)
         returned = _bring_back(tree, daemon)
         in_place = {**_digests(tree), **in_place}
+        say("bringing back what was preserved")
+        present = {*in_place.values(), *(item.sha256 for item in returned)}
+        versions = _bring_versions(tree, daemon, score.lost(ledger, present), before_ns)
         say("cleaning up")
         if not orders.keep:
             tree.clear()
@@ -116,7 +121,7 @@ def rehearse(daemon: Daemon, orders: Orders, say: Callable[[str], None]) -> Repo
         guarded=guarded,
         backend=backend,
         onslaught=fought.onslaught,
-        count=score.count(ledger, root, in_place, returned),
+        count=score.count(ledger, root, in_place, returned, versions),
         drops=outcomes,
         threats=resolved,
         threats_left=left,
@@ -248,6 +253,23 @@ def _bring_back(tree: ScratchTree, daemon: Daemon) -> tuple[score.Returned, ...]
     return tuple(returned)
 
 
+def _bring_versions(tree: ScratchTree, daemon: Daemon, gone: Sequence[CorpusFile], at_ns: int) -> frozenset[str]:
+    """Digests of what came back, each file as it was before the attack, into a directory of its own.
+
+    File by file, not as a restore of the incident: where no process is named, other people's work of that moment would
+    be part of it.
+    """
+    root = os.fsencode(tree.path)
+    found: set[str] = set()
+    for number, entry in enumerate(gone):
+        folder = _VERSIONS + b"/%05d" % number
+        with tree.directory(folder, make=0o750):
+            where, _ = daemon.bring_version(root + b"/" + entry.path, at_ns, root + b"/" + folder)
+        if where and beneath(where, root):
+            found.add(tree.digest(where[len(root) + 1 :]) or "")
+    return frozenset(found - {""})
+
+
 def _returned(tree: ScratchTree, root: bytes, item: Taken, where: bytes, reason: str) -> score.Returned:
     digest = ""
     if where and not beneath(where, root):
@@ -261,7 +283,7 @@ def _returned(tree: ScratchTree, root: bytes, item: Taken, where: bytes, reason:
 def _notes(backend: str, onslaught: score.Onslaught, guarded: Guarded, left: tuple[str, ...]) -> tuple[str, ...]:
     notes = [
         f"source {backend}: containment is an alert here; the drill itself ended the attacker after it",
-        "files that the attacker had finished before that are gone: nothing keeps earlier versions in this mode",
+        "what it deleted or replaced comes back from preserved versions; what it overwrote before that is lost here",
     ]
     if onslaught.tool_note:
         notes.append(onslaught.tool_note)

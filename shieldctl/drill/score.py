@@ -1,7 +1,8 @@
 """What a drill counts. Pure: digests, ledgers and times in, a frozen result out.
 
 A file is lost when its bytes (SHA-256 of the corpus) are nowhere: not at any place in the scratch tree, not in a
-sealed file, not in quarantine. A false action is a seal or a quarantine of a corpus file that was still whole.
+sealed file, not in quarantine, not in a preserved version that came back. A false action is a seal or a quarantine of
+a corpus file that was still whole.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ class DropOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Files, counted over the corpus and the drops."""
+    """Files, counted over the corpus and the drops.
+
+    Attributes:
+        gone: corpus files whose bytes were nowhere in the tree, sealed or in quarantine after the attack.
+        from_versions: of those, brought back from preserved versions; the others are `lost`.
+    """
 
     files: int
     size_bytes: int
@@ -90,6 +96,8 @@ class Count:
     brought_back: int
     not_brought_back: int
     false_actions: int
+    gone: int = 0
+    from_versions: int = 0
 
 
 def lost(ledger: Iterable[CorpusFile], present: Collection[str]) -> tuple[CorpusFile, ...]:
@@ -105,7 +113,11 @@ def false_actions(ledger: Iterable[CorpusFile], root: bytes, returned: Iterable[
 
 
 def count(
-    ledger: tuple[CorpusFile, ...], root: bytes, in_place: dict[bytes, str], returned: tuple[Returned, ...]
+    ledger: tuple[CorpusFile, ...],
+    root: bytes,
+    in_place: dict[bytes, str],
+    returned: tuple[Returned, ...],
+    versions: Collection[str] = (),
 ) -> Count:
     """The table's lower half.
 
@@ -114,18 +126,22 @@ def count(
         root: absolute path of the scratch tree.
         in_place: relative path → SHA-256 of what lies in the tree after the attack, before anything is brought back.
         returned: what the daemon had taken, with the digest of what came back.
+        versions: SHA-256 of what came back from preserved versions.
     """
     present = {*in_place.values(), *(item.sha256 for item in returned)}
+    gone, never = lost(ledger, present), lost(ledger, present | set(versions))
     return Count(
         files=len(ledger),
         size_bytes=sum(entry.size_bytes for entry in ledger),
         in_place=sum(in_place.get(entry.path) == entry.sha256 for entry in ledger),
-        lost=len(lost(ledger, present)),
+        lost=len(never),
         sealed=sum(item.how is Expected.SEAL for item in returned),
         quarantined=sum(item.how is Expected.QUARANTINE for item in returned),
         brought_back=sum(bool(item.sha256) for item in returned),
         not_brought_back=sum(not item.sha256 for item in returned),
         false_actions=false_actions(ledger, root, returned),
+        gone=len(gone),
+        from_versions=len(gone) - len(never),
     )
 
 

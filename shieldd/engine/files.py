@@ -44,7 +44,7 @@ class Files:
     def seal(self, caller: Caller, request: r.SealFiles) -> LongAction:
         """Seal files, in group commits, telling each as it is done."""
         parts = self._parts
-        chosen = list(choose(parts.trees, request.paths, recursive=request.recursive, left_out=parts.is_canary))
+        chosen = list(choose(parts.trees, request.paths, recursive=request.recursive, left_out=parts.left_out))
         yield a.Begun(len(chosen))
         for tree, group in _groups(chosen):
             if tree is None:

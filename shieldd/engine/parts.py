@@ -78,6 +78,12 @@ class Parts:
         """The configuration in force."""
         return self.snapshot.config
 
+    def left_out(self, tree: GuardedTree, path: bytes) -> str:
+        """Why nothing is done to a file that lies there, as a code: a canary, a preserved version; else empty."""
+        if self.is_canary(tree, path):
+            return "file.canary"
+        return "file.outside" if self.custody.holds(tree, path) else ""
+
     def open_beneath(self, tree: int, path: bytes) -> int:
         """Open a regular file of a tree for reading; the caller closes. See `shieldd.native.files`."""
         return open_beneath(self.trees[tree].root_fd, path)

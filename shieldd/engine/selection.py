@@ -33,13 +33,14 @@ def choose(
     *,
     recursive: bool,
     suffix: bytes | None = None,
-    left_out: Callable[[GuardedTree, bytes], bool] = lambda tree, path: False,
+    left_out: Callable[[GuardedTree, bytes], str] = lambda tree, path: "",
 ) -> Iterator[Chosen]:
     """Expand names to files.
 
     Args:
         paths: absolute; a directory stands for every regular file beneath it when `recursive`, else it is an error.
-        left_out: files that are never meant: passed over in a directory, refused when named.
+        left_out: why a file is never meant (a code, empty where it may be): passed over in a directory, refused when
+            named.
         suffix: of a directory only files that end in it; with None only those that do not end in `.shield`.
     """
     for asked in paths:
@@ -51,8 +52,8 @@ def choose(
         except ShieldError as error:
             yield Chosen(asked, None, b"", error)
             continue
-        if left_out(tree, path):
-            yield Chosen(asked, None, b"", ShieldError("file.canary", path=asked))
+        if code := left_out(tree, path):
+            yield Chosen(asked, None, b"", ShieldError(code, path=asked))
             continue
         yield Chosen(asked, tree, path)
 

@@ -40,7 +40,7 @@ class Vault:
     def add(self, caller: Caller, request: r.QuarantineAdd) -> LongAction:
         """Take files away."""
         parts = self._parts
-        chosen = list(choose(parts.trees, request.paths, recursive=False, left_out=parts.is_canary))
+        chosen = list(choose(parts.trees, request.paths, recursive=False, left_out=parts.left_out))
         yield a.Begun(len(chosen))
         for one in chosen:
             try:

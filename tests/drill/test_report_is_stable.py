@@ -25,7 +25,7 @@ REPORT = Report(
     guarded=Guarded(b"/srv/phi", "act"),
     backend="native",
     onslaught=Onslaught("openssl", "", True, 41.0, 42.5, 44.25, 6, 4, 5, 3, 92.34, 2, False),
-    count=Count(200, 7_000_000, 193, 5, 1, 2, 3, 0, 0),
+    count=Count(200, 7_000_000, 193, 5, 1, 2, 3, 0, 0, gone=7, from_versions=2),
     drops=(DropOutcome("incoming/eicar.com", "EICAR test file", Expected.QUARANTINE, True, 12.0, True, ""),),
     threats=("t1",),
     threats_left=(),
@@ -54,7 +54,8 @@ def test_the_schema_does_not_move() -> None:
             "rate": "float", "notes": "int", "finished": "bool",
         },
         "files": {
-            "total": "int", "bytes": "int", "in_place": "int", "lost": "int", "sealed": "int", "quarantined": "int",
+            "total": "int", "bytes": "int", "in_place": "int", "gone": "int", "from_versions": "int",
+                "lost": "int", "sealed": "int", "quarantined": "int",
             "brought_back": "int", "not_brought_back": "int", "false_actions": "int",
         },
         "drops": [
@@ -74,7 +75,7 @@ def test_piped_it_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "time to decision\t41 ms after the attack's first write\n" in out
     assert "attacker\topenssl, 92 files/s, not held back\n" in out
     assert "files touched\t4 at the decision, 6 in all\n" in out
-    assert "files lost\t5 of 200\n" in out
+    assert "files lost\t5 of 200\n" in out and "from versions\t2 of 7 came back\n" in out
     assert "incoming/eicar.com\tquarantined\tok\t12 ms\tidentical\t\n" in out
     assert out.endswith("passed: the attack was decided on, the drops were taken and came back\n")
     assert "\x1b" not in out

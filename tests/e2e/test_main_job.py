@@ -87,7 +87,8 @@ def test_a_drill_is_passed_and_leaves_nothing(daemon: Running) -> None:
     assert attack["decided"] and not attack["finished"] and attack["tool"] == "openssl"
     assert 0 <= attack["decision_ms"] <= attack["heard_ms"] + 2 and attack["heard_ms"] <= attack["ended_ms"]
     assert attack["touched_at_decision"] <= attack["touched"] < 150
-    assert files["lost"] <= attack["touched"]
+    assert files["lost"] + files["from_versions"] == files["gone"] <= attack["touched"]
+    assert files["lost"] == 0, "new file and delete: every original has a version"
     assert files["in_place"] + files["lost"] + files["sealed"] + files["quarantined"] >= files["total"]
     assert files["not_brought_back"] == 0 and files["brought_back"] >= 3
     assert files["false_actions"] == 0
@@ -111,8 +112,9 @@ def test_a_kept_tree_is_kept_and_plain_output_has_no_colour(daemon: Running) -> 
     done = daemon.ctl("drill", "--files", "60", "--seed", "1", "--keep", expect=None)
     assert "\x1b" not in done.stdout
     lines = dict(line.split("\t", 1) for line in done.stdout.splitlines() if line.count("\t") == 1)
-    assert {"time to decision", "files touched", "files lost", "brought back", "false actions"} <= set(lines)
-    assert "are gone" in done.stdout
+    told = {"time to decision", "files touched", "from versions", "files lost", "brought back", "false actions"}
+    assert told <= set(lines)
+    assert "overwrote" in done.stdout
     kept = [path for path in daemon.tree.iterdir() if path.name.startswith("shield-drill-")]
     assert len(kept) == 1 and f"kept: {kept[0]}" in done.stdout
 

@@ -115,9 +115,9 @@ def test_files_that_were_replaced_come_back_and_the_note_goes(daemon: Running, w
     program = """
 import os, sys
 for name in sorted(os.listdir(".")):
-    with open(".x", "wb") as file:
+    with open("../../x", "wb") as file:
         file.write(os.urandom(3000))
-    os.replace(".x", name)
+    os.replace("../../x", name)
 open("HOW_TO_DECRYPT.txt", "w").write("All your files have been encrypted. Pay 1 bitcoin.")
 """
     subprocess.run([sys.executable, "-c", program], cwd=ward, check=True)
@@ -144,7 +144,7 @@ for name in names[30:]:
 """
     subprocess.run([sys.executable, "-c", program], cwd=ward, check=True)
     threat = attacked(daemon)
-    assert threat["files_lost"] == 30 and threat["files_preserved"] == FILES - 30
+    assert threat["files_lost"] == 30 and threat["files_preserved"] >= FILES - 30
     plan = daemon.json("restore", "plan", threat["id"])
     assert plan["plan"]["lost"] == 30
     means = daemon.client.get("/v1/status")["preserve"]["means"]
@@ -192,7 +192,8 @@ def test_a_daemon_killed_in_the_attack_knows_what_can_come_back(daemon: Running,
     threat = attacked(daemon)
     assert threat["files_lost"] == 0
     daemon.ctl("restore", "run", threat["id"], "--yes")
-    assert whole(daemon.tree) == before
+    after = whole(daemon.tree)  # with new canaries beside the old ones
+    assert {path: after[path] for path in before} == before
 
 
 def test_an_ordinary_accident(daemon: Running, ward: Path) -> None:

@@ -28,8 +28,8 @@ def trees(tmp_path: Path) -> Iterator[Trees]:
     os.close(fd)
 
 
-def _canary(tree: GuardedTree, path: bytes) -> bool:
-    return path.endswith(b"canary.pdf")
+def _canary(tree: GuardedTree, path: bytes) -> str:
+    return "file.canary" if path.endswith(b"canary.pdf") else ""
 
 
 def test_a_directory_stands_for_its_plain_files_and_never_for_canaries(trees: Trees) -> None:
