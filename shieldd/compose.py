@@ -127,8 +127,9 @@ class Daemon:
         own_products = observe.Inspector(baseline)
 
         def known(tree: GuardedTree, path: bytes) -> None:
-            """What we made ourselves is known like everything else, so that its loss is one."""
+            """What we made ourselves is known and kept like everything else: its loss is one, and can be undone."""
             own_products.inspect(tree.root_fd, path, None, Kind.ATTRIB, tree=tree.index)
+            custody.made(tree, path)
 
         sealer = Sealer(
             keys.native,

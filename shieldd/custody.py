@@ -136,6 +136,11 @@ class Custody:
             self._over.append(incident_id)
             self._wake.notify()
 
+    def made(self, tree: GuardedTree, path: bytes) -> None:
+        """We made a file, of which no watcher tells; never blocks, never raises."""
+        if self.keeper is not None:
+            self.keeper.made(tree.index, path)
+
     def sealed(self, tree: GuardedTree, paths: Sequence[bytes]) -> None:
         """Files were sealed or taken away: no link to their content in the clear stays."""
         if self.keeper is not None:

@@ -92,6 +92,7 @@ class Keeper:
         self.held, self.refused = open_vaults(tuple(trees), places or {}, section)
         self._by_tree = {tree.index: (held, tree) for held in self.held for tree in held.trees}
         self._changes: deque[tuple[np.ndarray, bytes]] = deque()  # rows of `EVENT`, and the names that they point into
+        self._made: list[tuple[int, bytes]] = []  # by us: tree and path
         self._waiting = 0
         self._again: set[int] = set(self._by_tree)
         self._walks: deque[tuple[int, Walk]] = deque()
@@ -121,6 +122,18 @@ class Keeper:
             else:
                 self._changes.append((events, batch.names))
                 self._waiting += len(events)
+            self._wake.notify()
+
+    def made(self, tree: int, path: bytes) -> None:
+        """We made a file, of which no watcher tells: it is linked like all that comes. Never blocks, never raises."""
+        if tree not in self._by_tree or not self._section.hardlinks:
+            return
+        with self._wake:
+            if self._waiting >= QUEUE:
+                self._again.add(tree)
+            else:
+                self._made.append((tree, path))
+                self._waiting += 1
             self._wake.notify()
 
     def sealed(self, tree: int, paths: Sequence[bytes]) -> None:
@@ -187,7 +200,7 @@ class Keeper:
         """Wait until all trees are linked and nothing waits; False when the time ran out."""
         with self._wake:
             return self._wake.wait_for(
-                lambda: not (self._changes or self._again or self._walks or self._busy), timeout_s
+                lambda: not (self._changes or self._made or self._again or self._walks or self._busy), timeout_s
             )
 
     def close(self) -> None:
@@ -219,7 +232,7 @@ class Keeper:
     def _wait(self) -> bool:
         with self._wake:
             due = min(self._due.values()) - time.monotonic()
-            if not (self._changes or self._again or self._walks or self._stop) and due > 0:
+            if not (self._changes or self._made or self._again or self._walks or self._stop) and due > 0:
                 self._wake.wait(due)
             self._busy = True
             return not self._stop
@@ -227,6 +240,9 @@ class Keeper:
     def _link_changes(self) -> None:
         with self._wake:
             changes, self._changes, self._waiting = self._changes, deque(), 0
+            made, self._made = self._made, []
+        for index in {index for index, _ in made}:
+            self._link(index, Names.of([path for tree, path in made if tree == index]), None)
         for events, names in changes:
             for at in range(0, len(events), PIECE):
                 piece = events[at : at + PIECE]
@@ -237,18 +253,14 @@ class Keeper:
 
     def _take_in(self, index: int, events: np.ndarray, names: bytes) -> None:
         """Events of one tree: what came is linked, what went or was replaced is noted."""
-        held, tree = self._by_tree[index]
+        held, _ = self._by_tree[index]
         kinds = events["kind"]
         for event in events[kinds == Kind.RENAME_DIR]:
             start = int(event["path_off"])
             self._begin_walk(index, names[start : start + int(event["path_len"])])
         came = events[np.isin(kinds, _LINKED)]
         if len(came) and self._section.hardlinks:
-            with self._going_on(index):
-                paths = Names(names, came["path_off"], came["path_len"])
-                for error in held.vault.link_rows(tree.root_fd, index, paths, came["actor"], self._now_ns()):
-                    if error.code not in _ONE_FILE_ONLY:
-                        self._tell(index, error)
+            self._link(index, Names(names, came["path_off"], came["path_len"]), came["actor"])
         # a name under which something came may have stood for another file before
         gone = events[np.isin(kinds, _LINKED) | (kinds == Kind.DELETE)]
         old = events[(kinds == Kind.RENAME) & (events["from_len"] > 0)]
@@ -257,6 +269,14 @@ class Keeper:
         if len(offsets):
             with self._going_on(index):
                 held.vault.touched(index, Names(names, offsets, lengths))
+
+    def _link(self, index: int, paths: Names, actors: np.ndarray | None) -> None:
+        held, tree = self._by_tree[index]
+        by = np.zeros(len(paths), np.uint64) if actors is None else actors
+        with self._going_on(index):
+            for error in held.vault.link_rows(tree.root_fd, index, paths, by, self._now_ns()):
+                if error.code not in _ONE_FILE_ONLY:
+                    self._tell(index, error)
 
     def _begin_walk(self, index: int, beneath: bytes = b"") -> None:
         held, tree = self._by_tree[index]

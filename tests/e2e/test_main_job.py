@@ -48,6 +48,17 @@ def test_a_file_is_sealed_and_opens_as_it_was(daemon: Running) -> None:
     assert os.getxattr(path, b"user.ward") == b"radiology"
 
 
+def test_an_opened_file_is_kept_like_any_other(daemon: Running) -> None:
+    path = daemon.tree / "letter.txt"
+    path.write_bytes(b"dear colleague")
+    daemon.ctl("files", "seal", path)
+    daemon.ctl("files", "open", f"{path}.shield")
+    until("a link to the opened file", lambda: path.stat().st_nlink == 2)
+    path.unlink()
+    daemon.fence()
+    assert daemon.json("versions", "list", path)["items"], "a file that we made is lost when it is deleted"
+
+
 def test_eicar_goes_to_quarantine_and_comes_back_where_asked(daemon: Running, ground: Path) -> None:
     path = daemon.tree / "incoming" / "eicar.com"
     path.parent.mkdir()

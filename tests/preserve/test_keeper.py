@@ -111,6 +111,17 @@ def test_new_files_are_linked_and_deleted_ones_come_back(house: House) -> None:
     assert [version.path for version in house.versions.versions_by(77, 0)] == [b"new"]
 
 
+def test_what_we_made_ourselves_comes_back_too(house: House) -> None:
+    for name in ("opened", "restored"):
+        (house.tree / name).write_bytes(name.encode())
+        house.keeper.made(0, name.encode())
+    assert house.keeper.settled(DEADLINE_S)
+    (house.tree / "opened").unlink()
+    house.note((Kind.DELETE, b"opened", b"", 9))
+    assert house.content(b"opened") == [b"opened"]
+    assert (house.tree / "restored").stat().st_nlink == 2
+
+
 def test_a_file_replaced_by_the_way_editors_save(house: House) -> None:
     for turn in range(3):
         (house.tree / ".a.tmp").write_bytes(b"draft %d" % turn)
