@@ -46,6 +46,7 @@ STYLES: Final = {
 #: Columns whose words have a colour, and columns that show a date to the second on a terminal.
 STATES: Final = ("state", "severity", "action", "check")
 DATES: Final = ("opened", "created", "sealed")
+FOLDED: Final = 24  # cells that the last column needs at least to be folded into
 
 
 def clean(text: str) -> str:
@@ -175,12 +176,39 @@ class Screen:
         from rich.table import Table  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        shown = [[_in_column(column, value) for column, value in zip(columns, row, strict=True)] for row in chosen]
+        widths = [max(len(name), *(row[at].cell_len for row in shown)) for at, name in enumerate(columns)]
+        beside = _beside(widths, self._rich().width)
+        if beside < len(columns):
+            self._stacked(columns, shown, widths, beside)
+            return
         for column in columns:
             # what a person copies (a name, an id) is folded, never cut
             table.add_column(column.upper(), overflow="fold", no_wrap=column in ("id", "at", *DATES))
-        for row in chosen:
-            table.add_row(*[_in_column(column, value) for column, value in zip(columns, row, strict=True)])
+        for row in shown:
+            table.add_row(*row)
         self._rich().print(table)
+
+    def _stacked(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], widths: list[int], beside: int) -> None:
+        """A table on a terminal that is too narrow: columns beyond the first `beside` stand below their row."""
+        from rich.padding import Padding  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        console = self._rich()
+        head = [column.upper().ljust(width) for column, width in zip(columns, widths, strict=True)]
+        console.print(Text("  ".join(head[:beside]).rstrip(), "bold"))
+        for row in rows:
+            line = Text()
+            for text, width in zip(row[:beside], widths, strict=False):
+                line.append_text(text).append(" " * (width - text.cell_len + 2))
+            line.rstrip()
+            console.print(line)
+            rest = Text(overflow="fold")
+            for column, text in list(zip(columns, row, strict=True))[beside:]:
+                if text.plain not in ("", "-"):
+                    rest.append(f"{'  ' if rest else ''}{column} ").append_text(text)
+            if rest:
+                console.print(Padding(rest, (0, 0, 0, 4)))
 
     def note(self, text: str) -> None:
         """A remark for a person, on standard error."""
@@ -193,6 +221,18 @@ class Screen:
 
             self._console = Console(highlight=False, markup=False, emoji=False)
         return self._console
+
+
+def _beside(widths: Sequence[int], width: int) -> int:
+    """How many columns stand beside one another: all, where the last one has room enough to be folded into."""
+    if sum(widths[:-1]) + 2 * (len(widths) - 1) + min(widths[-1], FOLDED) <= width:
+        return len(widths)
+    used = 0
+    for at, wanted in enumerate(widths):
+        used += wanted + (2 if at else 0)
+        if used > width:
+            return max(at, 1)
+    return len(widths)
 
 
 def _in_column(column: str, value: str) -> Any:

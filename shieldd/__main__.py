@@ -74,10 +74,18 @@ def _check(path: Path) -> int:
     from shieldd.config import Config, ConfigError  # noqa: PLC0415
 
     try:
-        Config.load(path)
+        config = Config.load(path)
+        if config.guard.yara_rules or config.guard.digests:
+            from shieldd.judge import scanner  # noqa: PLC0415 - takes a moment
+
+            scanner(config)  # what would end the start, or refuse a reload
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
+        return error.exit_status
+    except ShieldError as error:
+        key = "yara_rules" if error.code == "scan.rules" else "digests"
+        print(f"{path}:guard.{key}: {error.message}", file=sys.stderr)
         return error.exit_status
     print(f"{path}: good")
     return 0

@@ -44,7 +44,7 @@ def events(
         answer = o.client(context).get("/v1/events", **query)
         if not o.show(answer, screen):
             screen.table(COLUMNS, [_row(event) for event in answer["items"]], empty="no events")
-            if answer["more"]:
+            if answer["more"] and lines:
                 screen.note(f"older ones are not shown: -n {min(lines * 10 or 50, 10_000)} for more")
         return
     for record in o.client(context).follow("/v1/events/stream", **query):

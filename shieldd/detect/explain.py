@@ -132,5 +132,6 @@ def _words(schema: Schema, name: str, columns: list[int], row: np.ndarray) -> st
         value = max(value, 1.0) if value > 0 else 0.0
     if story in _WORDS:
         span = _SIBLINGS.search(feature.name)
-        return _WORDS[story].format(value) + (_SPANS.get(span[1], "") if span else "")
+        text = _WORDS[story].format(value) + (_SPANS.get(span[1], "") if span else "")
+        return f"no {text[2:]}" if text.startswith("0 ") else text
     return f"{feature.help}: {value:.3g} {feature.unit}"

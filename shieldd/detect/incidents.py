@@ -115,7 +115,8 @@ class Incidents:
             if now.incident.id == threat_id:
                 now.counted = (now.destroyed, lost)
                 kept = max(kept, now.incident.files_preserved)  # what came back meanwhile had been preserved
-                now.incident = replace(now.incident, files_preserved=kept, files_lost=lost)
+                touched = max(now.incident.files_touched, kept + lost)
+                now.incident = replace(now.incident, files_touched=touched, files_preserved=kept, files_lost=lost)
                 return now.incident
         return None
 

@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from shieldd.api import answers as a
 from shieldd.api.engine import Cancel
 from shieldd.errors import ShieldError
-from shieldd.model.decision import Action, ActionKind, Decision, Severity
+from shieldd.model.decision import Action, ActionKind, Decision, Severity, headline
 from shieldd.model.event import Batch, EventFlag, Kind
 from shieldd.model.incident import Incident
 from shieldd.respond import Trees
@@ -158,8 +158,7 @@ class Streams:
         """A decision that a person should see: each act, and of mere alerts the first of its weight in an incident."""
         if not self._is_news(decision, incident, new=new):
             return
-        reason = decision.reasons[0].text if decision.reasons else decision.rule
-        text = reason or f"the policy asked for {decision.wanted.name.lower()}"
+        text = headline(decision.reasons) or decision.rule or f"the policy asked for {decision.wanted.name.lower()}"
         if decision.action is Action.CONTAIN:
             # Where the actor is processes they are being stopped already; a tree is all that is known otherwise.
             text = f"attack decided on{'' if decision.actor >> 63 else ', stop the process behind it'}: {text}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from typing import Final
 
 
 class Action(IntEnum):
@@ -42,6 +44,23 @@ class Reason:
     feature: str
     contribution: float
     text: str = ""
+
+
+# how much happened, in one way or another: true of any busy hour, and no reason that tells a person anything
+_VOLUME: Final = frozenset(
+    {"writes", "creates", "renames", "deletes", "directories", "merged", "actor_age", "actor_events", "size_log2"}
+)
+
+
+def headline(reasons: Sequence[Reason]) -> str:
+    """The one sentence of an alert: the strongest reason that speaks for the action by something that was seen.
+
+    What was not there ("no files made") and mere volume carry margins too; they stand in the explanation. Empty where
+    there are no reasons.
+    """
+    speaks = [x for x in reasons if x.contribution > 0 and not x.text.startswith(("no ", "not so: "))]
+    telling = [x for x in speaks if x.feature not in _VOLUME]
+    return next((x.text for x in (*telling, *speaks, *reasons)), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,15 +38,18 @@ class Page(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What all filters share: the newest `limit` of those with `since_ns` <= time < `until_ns`, given oldest first."""
+    """What all filters share: the newest `limit` of those with `since_ns` <= time < `until_ns`, given oldest first.
+
+    A limit of 0 asks for none: who follows may want only what comes.
+    """
 
     since_ns: int | None = None
     until_ns: int | None = None
     limit: int = 50
 
     def __post_init__(self) -> None:
-        if not 1 <= self.limit <= LIMIT_MAX:
-            raise ShieldError("store.value", f"limit must be 1 to {LIMIT_MAX}")
+        if not 0 <= self.limit <= LIMIT_MAX:
+            raise ShieldError("store.value", f"limit must be 0 to {LIMIT_MAX}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,14 @@ def test_on_a_terminal_a_long_name_is_folded_and_not_cut(shell: Shell) -> None:
     assert plain(shown).count("d") >= 200
 
 
+def test_on_a_narrow_terminal_no_word_is_broken(shell: Shell) -> None:
+    _, shown = on_terminal(shell, "threats", "list", columns=80)
+    for word in ("STATE", "SEVERITY", "TOUCHED", "LOST", "critical"):
+        assert word in plain(shown)
+    _, wide = on_terminal(shell, "threats", "list", columns=200)
+    assert {*plain(wide).lower().split()} == {*plain(shown).lower().split()}
+
+
 def test_no_name_reaches_the_terminal_as_a_control_character_or_as_markup(shell: Shell) -> None:
     shell.served.engine.event_list = [event(1, NASTY), event(2, b"/srv/phi/[bold]x[/bold]\x07", action="alert")]
     for arguments in (["events"], ["quarantine", "list"], ["files", "list"], ["quarantine", "show", "q1a2b3ff"]):

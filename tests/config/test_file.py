@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shieldd.__main__ import main
 from shieldd.config import Config, ConfigError, DaemonMode, TreeMode, Unlock
 from shieldd.config.loading import FILE_LIMIT_BYTES, build
 from shieldd.config.sections import SOCKET_PATH_MAX, Section
@@ -227,3 +228,19 @@ def test_what_is_never_contained_is_a_digest_or_a_unit(tmp_path: Path, tree: Pat
 def test_the_name_of_a_program_spares_nothing(tmp_path: Path, tree: Path, name: str) -> None:
     (problem,) = refused(write(tmp_path, f'[[tree]]\npath = "{tree}"\n[contain]\nnever = ["{name}"]\n')).problems
     assert problem.key == "contain.never[0]"
+
+
+def test_a_check_refuses_what_the_start_would_refuse(
+    tmp_path: Path, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "mine.yar"
+    good.write_text("rule mine { condition: false }")
+    for key, named, status in (
+        ("yara_rules", good, 0),
+        ("yara_rules", "/etc/passwd", 7),
+        ("digests", "/etc/passwd", 7),
+        ("digests", tmp_path / "missing", 7),
+    ):
+        path = write(tmp_path, f'[[tree]]\npath = "{tree}"\n[guard]\n{key} = ["{named}"]\n')
+        assert main(["--check-config", str(path)]) == status
+        assert (f"{path}:guard.{key}: " in capsys.readouterr().err) is bool(status)

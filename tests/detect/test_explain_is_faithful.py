@@ -11,7 +11,7 @@ import pytest
 from shieldd.detect.explain import explain, groups, margin
 from shieldd.detect.manifest import KEY_NAME, read_key
 from shieldd.detect.policy import Policy
-from shieldd.model.decision import Action
+from shieldd.model.decision import Action, Reason, headline
 from shieldd.native.observe import schema
 
 SHIPPED = Path(__file__).resolve().parents[2] / "shieldd/policy"
@@ -117,10 +117,24 @@ def test_no_words_for_what_is_not_finite_or_ordinary(policy: Policy) -> None:
     [
         ({"similarity": -1.0}, "content kept from the version before: unknown"),
         ({"setuid": 1.0}, "setuid or setgid and executable"),
+        ({"deletes_10s": 0.0, "deletes_60s": 3.0}, "3 files deleted in a minute"),
         ({"size_log2": 10.0}, "size 1023 bytes"),
     ],
 )
 def test_words(values: dict[str, float], expected: str) -> None:
-    (name,) = values
+    name = max(values, key=lambda x: values[x])
     (reason,) = explain(linear({name: 1.0}), schema(), REFERENCE, row(**values), Action.CONTAIN)
     assert reason.text == expected
+
+
+def test_an_alert_names_what_was_there_and_not_how_much_happened() -> None:
+    reasons = (
+        Reason("creates", 3.0, "no files made in a second"),
+        Reason("entropy", -2.0, "entropy 4 bits per byte"),
+        Reason("directories", 1.5, "2 directories touched in a second"),
+        Reason("encrypted_outputs", 1.0, "9 new contents that look encrypted in a minute"),
+    )
+    assert headline(reasons) == "9 new contents that look encrypted in a minute"
+    assert headline(reasons[:3]) == "2 directories touched in a second"
+    assert headline(reasons[:2]) == "no files made in a second"
+    assert headline(()) == ""

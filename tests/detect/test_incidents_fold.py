@@ -120,6 +120,8 @@ def test_what_is_preserved_is_not_lost() -> None:
     again, _ = incidents.fold(decision(seq=9, actor=5, mono_ns=contained.mono_ns), seen.facts[4])
     assert (again.files_preserved, again.files_lost) == (4, 1), "a later decision does not undo it"
     assert incidents.preserved("other", 1, 0) is None
+    late = incidents.preserved(incident.id, 4, 60)
+    assert late is not None and late.files_touched >= 64, "what was lost was touched"
 
 
 def test_since_when_it_is_held_is_noted_once() -> None:

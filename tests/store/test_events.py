@@ -114,7 +114,13 @@ def test_filters_by_kind_tree_action_and_threat(store: Store) -> None:
         assert [event.path for event in store.events(wanted).items] == paths, wanted
 
 
-@pytest.mark.parametrize("limit", [0, -1, LIMIT_MAX + 1])
+def test_who_asks_for_none_gets_none(store: Store) -> None:
+    store.record_events(batch([b"a"]))
+    store.flush()
+    assert store.events(EventFilter(limit=0)).items == ()
+
+
+@pytest.mark.parametrize("limit", [-1, LIMIT_MAX + 1])
 def test_limits_have_limits(limit: int) -> None:
     with pytest.raises(ShieldError):
         EventFilter(limit=limit)
