@@ -1,9 +1,10 @@
 """The composition root: builds the parts from a configuration, starts them in order, stops them in reverse.
 
 Start: state directory locked → store → keys → trees opened → vaults → what a crash cut off finished → fingerprints
-loaded → source → policy, guard, signatures → responders → canaries → watching → versions kept → self-test → threads →
-API → ready. A part that the daemon can do without (policy, canaries, fingerprints, vaults) is reported and left out;
-one that it cannot do without (store, keys, a tree, the source, the socket) ends the start with its code.
+loaded → source → policy, guard, signatures → responders → canaries → watching → versions kept → writers held →
+self-test → threads → API → ready. A part that the daemon can do without (policy, canaries, fingerprints, vaults, held
+opens) is reported and left out; one that it cannot do without (store, keys, a tree, the source, the socket) ends the
+start with its code.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from shieldd.engine.parts import open_beneath
 from shieldd.engine.streams import Streams
 from shieldd.engine.troubles import Troubles
 from shieldd.errors import ShieldError
+from shieldd.holding import Holding
 from shieldd.keys import KeyRing
 from shieldd.lookout import Lookout
 from shieldd.model.decision import Severity
@@ -121,6 +123,15 @@ class Daemon:
         actors = Actors(own=[os.getpid()])
         custody = Custody(config, trees, store, troubles)
         source, why_not = choose(config, trees, custody.exclude, baseline, windows, actors)
+        holding = Holding(
+            config,
+            trees,
+            custody.keeper,
+            custody.exclude,
+            troubles,
+            state_fd=store.state.fd,
+            named=not why_not,
+        )
         journal = envelope.Journal(fingerprints.state_directory(store.state.fd, b"journal"))
         held_fd = fingerprints.state_directory(store.state.fd, b"quarantine")
         host_id = config.daemon.host_id.encode()
@@ -163,7 +174,7 @@ class Daemon:
         judgement = self._judgement(snapshot)
         streams = Streams(trees, store, troubles.report, troubles.hold)
         words = Words(streams.say, troubles.report, self._contained)
-        contain = containment.build(lambda: self._parts.config, store, trees, actors, words)
+        contain = containment.build(lambda: self._parts.config, store, trees, actors, words, opens=holding.opens)
         acts = ActPool(
             trees,
             store,
@@ -211,6 +222,7 @@ class Daemon:
             read_trace=_read_trace,
             started_ns=time.time_ns(),
             custody=custody,
+            holding=holding,
             restorer=custody.restoring(source, quarantine, known),
             contain=contain,
             why_no_fanotify=why_not,
@@ -224,6 +236,7 @@ class Daemon:
         self._parts.survey = self._survey
         source.start()
         custody.start(pipeline.preserved)
+        holding.start()
         self_test(self._parts, fingerprints.state_directory(store.state.fd, b"selftest"))
         for name, body in (("pipeline", pipeline.run), ("scan", lookout.run), ("alerts", streams.run)):
             self._run(name, body)
@@ -316,6 +329,7 @@ class Daemon:
                 return
             self._watch_store()
             self._parts.custody.look()
+            self._parts.holding.look()
             if self._healthy():
                 service.notify("WATCHDOG=1")
             now = time.monotonic()
@@ -392,6 +406,7 @@ class Daemon:
         parts.streams.stop()
         for thread in (*self._threads, *((self._surveying,) if self._surveying else ())):
             thread.join(5.0)
+        parts.holding.stop()
         parts.custody.close()
         fingerprints.save(self._parts.baseline, self._store.state.fd)
 

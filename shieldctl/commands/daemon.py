@@ -50,6 +50,7 @@ def _print_status(answer: dict[str, Any], screen: Screen) -> None:
                 f"{watch['lost']} lost, {watch['overflows']} overflows, {watch['rescans']} rescans",
             ),
             ("which means", watch["means"]),
+            ("writers", f"{watch['hold']['means']} (since {watch['hold']['since']})"),
             *([("blind since", watch["blind_since"])] if watch["blind_since"] else []),
             ("preserving", f"{kept['state']}: {kept['means']}"),
             *[("vault", _vault(vault)) for vault in kept["vaults"]],
@@ -57,6 +58,7 @@ def _print_status(answer: dict[str, Any], screen: Screen) -> None:
             ("files", f"{counts['sealed']} sealed, {counts['quarantined']} in quarantine"),
             *[("tree", f"{tree['root']} ({tree['mode']}, {tree['canaries']} canaries)") for tree in answer["trees"]],
             *[("not covered", f"{gap['path']}: {gap['reason']}") for gap in watch["not_covered"]],
+            *[("not held", gap) for gap in watch["hold"]["not_covered"]],
         ]
     )
     for trouble in answer["troubles"]:

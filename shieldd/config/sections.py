@@ -154,6 +154,8 @@ class WatchSection(Section):
     queue: Annotated[int, _count(1024, 16_777_216)] = 262_144
     baseline_files: Annotated[int, _count(1024, 20_000_000)] = 500_000
     inspect: StrictBool = True
+    hold: StrictBool = True
+    hold_ranges: StrictBool = True
 
 
 class PolicySection(Section):

@@ -14,6 +14,7 @@ from shieldd.config import Config
 from shieldd.custody import Custody
 from shieldd.engine.streams import Streams
 from shieldd.engine.troubles import Troubles
+from shieldd.holding import Holding
 from shieldd.judge import PolicyState
 from shieldd.keys import KeyRing
 from shieldd.lookout import Lookout
@@ -66,6 +67,7 @@ class Parts:
     read_trace: Callable[[Path], tuple[np.ndarray, np.ndarray]]
     started_ns: int
     custody: Custody
+    holding: Holding
     contain: Contain | None = None
     survey: Survey | None = None
     restorer: Restorer | None = None

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Final
 
-from shieldd import __version__
+from shieldd import __version__, holding
 from shieldd.api import answers as a
 from shieldd.engine.parts import Parts
 from shieldd.engine.preserving import preserve_check, preserve_metrics, preserve_status
@@ -67,6 +67,7 @@ class Status:
                 queue_depth=seen.queue_depth,
                 blind_since_ns=seen.blind_since_ns or 0,
                 not_covered=tuple(a.NotCovered(path, reason) for path, reason in seen.not_covered),
+                hold=_hold(parts),
             ),
             preserve=preserve_status(parts),
             policy=a.PolicyStatus(
@@ -93,6 +94,8 @@ class Status:
         checks = [
             _check("watch", seen.blind_since_ns is None, f"{seen.backend}: {_means(parts, seen)}",
                    "shieldctl status shows where and since when; the rescan ends it"),
+            _check("hold", parts.holding.opens is None or _hold(parts).running, holding.words(parts.holding),
+                   "shieldctl status says since when; it is tried again by itself"),
             _check("watch limit", seen.watches < allowed * 0.8 if allowed else True,
                    f"{seen.watches} of {allowed} watches in use", "sysctl fs.inotify.max_user_watches=524288",
                    warn=True),
@@ -126,7 +129,7 @@ class Status:
         parts = self._parts
         seen, writer, counters = parts.source.status(), parts.store.status(), parts.pipeline.counters
         p50, p99 = counters.quantiles_ms()
-        one = _metric
+        one, held = _metric, _hold(parts)
         decisions = tuple(
             a.Sample({"action": action.name.lower()}, float(n)) for action, n in counters.decisions.items()
         )
@@ -142,6 +145,11 @@ class Status:
             one("shieldd_watches", gauge, "directories watched", seen.watches),
             one("shieldd_watch_failures_total", counter, "directories that could not be watched", seen.watch_failures),
             one("shieldd_blind", gauge, "1 while something may be missed", float(seen.blind_since_ns is not None)),
+            one("shieldd_holding", gauge, "1 while writers are held until versions are made", float(held.running)),
+            one("shieldd_held_opens_total", counter, "opens that waited", held.held),
+            one("shieldd_denied_opens_total", counter, "opens of contained actors that were refused", held.denied),
+            one("shieldd_unpreserved_opens_total", counter, "writers that went on without a version", held.lost),
+            one("shieldd_longest_hold_seconds", gauge, "longest wait of an opener", held.longest_us / 1e6),
             a.Metric("shieldd_decisions_total", counter, "decisions by action", decisions),
             a.Metric("shieldd_decision_seconds", gauge, "time from event to decision, newest 8192", latency),
             one(
@@ -175,6 +183,25 @@ def _means(parts: Parts, seen: SourceStatus) -> str:
     if seen.attribution:
         return NAMED
     return f"{UNNAMED} ({parts.why_no_fanotify})" if parts.why_no_fanotify else UNNAMED
+
+
+def _hold(parts: Parts) -> a.HoldState:
+    """How held opens stand; all counters zero where nobody is held."""
+    now = parts.holding.status()
+    counts = now.counts if now is not None else None
+    return a.HoldState(
+        running=now is not None and now.running,
+        means=holding.words(parts.holding),
+        since_ns=parts.holding.since_ns,
+        restarts=now.restarts if now is not None else 0,
+        kills=now.kills if now is not None else 0,
+        held=counts.held if counts else 0,
+        denied=counts.denials if counts else 0,
+        preserved=counts.preserved if counts else 0,
+        lost=counts.lost_full + counts.lost_late + counts.lost_failed + counts.let_go if counts else 0,
+        longest_us=counts.longest_ns // 1000 if counts else 0,
+        not_covered=holding.uncovered(parts.holding),
+    )
 
 
 def _survey_words(parts: Parts) -> str:

@@ -190,6 +190,13 @@ class MemoryEngine(MemoryRestore):
                 "changes are seen when they are done; no process is named or held",
                 *(1200, 1200, 48_211, 9_120, 0, 0, 0, 0, 3, 0),
                 (a.NotCovered(b"/srv/phi/nfs", "nfs"),),
+                a.HoldState(
+                    False,
+                    "off: events come from inotify here, which names nobody who could be held",
+                    T0_NS,
+                    *(0, 0, 0, 0, 0, 0, 0),
+                    ("writers are not held; changes are seen after they were made",),
+                ),
             ),
             preserve=a.PreserveStatus(
                 "on",

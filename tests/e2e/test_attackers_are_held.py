@@ -68,8 +68,7 @@ class Innocent:
 
 def stopped(guarded: Ground, raid: Raid) -> dict[str, Any]:
     """The threat for which the attack was stopped; it must not come to its end before."""
-    until("an end of the attack", lambda: raid.over or guarded.contained())
-    assert guarded.contained(), guarded.threats()
+    until("a containment", guarded.contained, 30)
     (threat,) = guarded.contained()
     return threat
 

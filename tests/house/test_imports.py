@@ -32,6 +32,10 @@ TABLE: dict[str, tuple[set[str], str]] = {
         {"model", "errors", "config", "respond", "store"},
         "it keeps what may have to come back; what to do about an attack is decided elsewhere",
     ),
+    "shieldd.holding": (
+        {"model", "errors", "config", "native", "hold", "respond"},
+        "it says whether writers are held here, and what that means; verdicts come from containment",
+    ),
     "shieldd.lookout": ({"model", "errors"}, "a queue and its thread; what scans is handed to it"),
     "shieldd.learn": (
         {"model", "errors", "native", "detect", "watch"},

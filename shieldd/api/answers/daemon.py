@@ -57,6 +57,32 @@ class NotCovered:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldState:
+    """Whether writers wait until the file of before is preserved; counters since start.
+
+    Attributes:
+        running: whether they do at this moment, and `since_ns` when that is so or is not.
+        means: what that means here, or why it is not so, for people.
+        restarts: answerers that were started after the first; kills: those that a stopped heart ended.
+        held: opens that waited; denied: refused; preserved: versions made; lost: went on without one.
+        longest_us: longest wait of an opener.
+        not_covered: what is not held or preserved on this host.
+    """
+
+    running: bool
+    means: str
+    since_ns: Instant
+    restarts: int
+    kills: int
+    held: int
+    denied: int
+    preserved: int
+    lost: int
+    longest_us: int
+    not_covered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WatchStatus:
     """The source; counters since start.
 
@@ -80,6 +106,7 @@ class WatchStatus:
     queue_depth: int
     blind_since_ns: Instant
     not_covered: tuple[NotCovered, ...]
+    hold: HoldState
 
 
 @dataclass(frozen=True, slots=True)

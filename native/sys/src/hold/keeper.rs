@@ -46,15 +46,21 @@ pub struct About<'a> {
 
 /// Makes versions. One for each keeper, so nothing in it is shared between threads.
 pub trait Preserver: Send {
-    /// Keeps the whole of `file` as it is now.
-    fn image(&mut self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<u64>;
-    /// Keeps `offset..offset + len` of it.
+    /// Keeps the whole of `file` as it is now; nothing is kept where it is not `wanted` any more once it is copied.
+    fn image(
+        &mut self,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<u64>;
+    /// Keeps `offset..offset + len` of it, in the same way.
     fn range(
         &mut self,
         file: BorrowedFd<'_>,
         about: &About<'_>,
         offset: u64,
         len: u64,
+        wanted: &dyn Fn() -> bool,
     ) -> Result<u64>;
 }
 
@@ -408,17 +414,19 @@ fn keep(slot: &Slot, process: BorrowedFd<'_>, vaults: &mut [Box<dyn Preserver>])
         actor: job.actor,
         at_ns: job.at_ns,
     };
+    let wanted = || !slot.given_up.load(Ordering::Acquire);
     let Some((mut at, len)) = job.range else {
-        return vault.image(file.as_fd(), &about);
+        return vault.image(file.as_fd(), &about, &wanted);
     };
     let end = at.saturating_add(len).min(stat.st_size.max(0) as u64);
-    let mut version = vault.range(file.as_fd(), &about, at, STEP.min(end.saturating_sub(at)))?;
+    let first = STEP.min(end.saturating_sub(at));
+    let mut version = vault.range(file.as_fd(), &about, at, first, &wanted)?;
     at += STEP;
     while at < end {
-        if slot.given_up.load(Ordering::Acquire) {
+        if !wanted() {
             return Err(Trouble::new("hold.failed", "given up"));
         }
-        version = vault.range(file.as_fd(), &about, at, STEP.min(end - at))?;
+        version = vault.range(file.as_fd(), &about, at, STEP.min(end - at), &wanted)?;
         at += STEP;
     }
     Ok(version)

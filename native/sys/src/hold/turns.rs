@@ -401,24 +401,27 @@ impl Answerer {
             return;
         };
         let denied = verdict == Verdict::Deny;
+        // before the answer: from then on the file may change under the copy
+        let unfinished = match held.stage {
+            Stage::Given(at) if matches!(self.pending.slot(at), Given::For(other) if *other == id) => {
+                Some((at, self.keepers.give_up(at)))
+            }
+            _ => None,
+        };
         self.answer(
             held.fd.as_fd(),
             if denied { Answer::Deny } else { Answer::Allow },
         );
         self.record(&held, done, verdict);
-        if let Stage::Given(at) = held.stage {
-            let unfinished = matches!(self.pending.slot(at), Given::For(other) if *other == id);
-            if unfinished {
-                let taken_back = self.keepers.give_up(at);
-                *self.pending.slot(at) = if taken_back {
-                    Given::Nothing
-                } else {
-                    Given::LetGo(held.fd)
-                };
-                self.note_stuck();
-                self.control.set(Word::Pending, self.pending.len() as u64);
-                return;
-            }
+        if let Some((at, taken_back)) = unfinished {
+            *self.pending.slot(at) = if taken_back {
+                Given::Nothing
+            } else {
+                Given::LetGo(held.fd)
+            };
+            self.note_stuck();
+            self.control.set(Word::Pending, self.pending.len() as u64);
+            return;
         }
         self.close(held.fd);
         self.control.set(Word::Pending, self.pending.len() as u64);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::copy::{through, Buffer};
 use super::counts::Count;
 use super::record::Record;
-use super::vault::{attributes, Vault};
+use super::vault::{attributes, Vault, NOBODY_WAITS};
 use super::version::{About, Kind, Version, VersionId};
 use crate::files::trouble::Result;
 
@@ -94,7 +94,22 @@ impl Vault {
         offset: u64,
         len: u64,
     ) -> Result<VersionId> {
-        self.counted(self.try_range(file, about, offset, len))
+        self.range_while(file, about, offset, len, &|| true)
+    }
+
+    /// As [`Vault::range`], for as long as somebody waits, as in [`Vault::image_while`].
+    ///
+    /// # Errors
+    /// As [`Vault::range`]; `file.changed` where nobody waits any more.
+    pub fn range_while(
+        &self,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+        offset: u64,
+        len: u64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<VersionId> {
+        self.counted(self.try_range(file, about, offset, len, wanted))
     }
 
     fn try_range(
@@ -103,6 +118,7 @@ impl Vault {
         about: &About<'_>,
         offset: u64,
         len: u64,
+        wanted: &dyn Fn() -> bool,
     ) -> Result<VersionId> {
         let stat = self.look(file)?;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +164,9 @@ impl Vault {
         for (from, to) in session.missing(from, to) {
             self.room.take(to - from)?;
             let crc = through(file, session.object.as_fd(), from, to - from, buffer)?;
+            if !wanted() {
+                return Err(crate::files::Trouble::new("file.changed", NOBODY_WAITS));
+            }
             self.writer.append(&Record::Extent {
                 id: session.id,
                 offset: from,

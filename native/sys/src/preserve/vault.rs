@@ -26,6 +26,9 @@ use super::writer::Writer;
 use crate::files::attributes::xattrs;
 use crate::files::trouble::{retry, Result, Trouble};
 
+/// Said of a copy that was finished when nobody waited for it any more.
+pub(super) const NOBODY_WAITS: &str = "nobody waits for the copy any more";
+
 /// Images of one state of a file within this time are one image.
 pub const WINDOW: Duration = Duration::from_secs(30);
 /// Files that are remembered for it.
@@ -151,10 +154,29 @@ impl Vault {
     /// `preserve.large` beyond `whole_limit` (use [`Vault::range`]), `preserve.space`, `preserve.quota`,
     /// `file.not-regular`, `file.mount` for a file of another file system, `file.changed`, `file.io`, `file.full`.
     pub fn image(&self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<VersionId> {
-        self.counted(self.try_image(file, about))
+        self.image_while(file, about, &|| true)
     }
 
-    fn try_image(&self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<VersionId> {
+    /// As [`Vault::image`], for as long as somebody waits: where `wanted` says no once the copy is there, the file may
+    /// have been written while it was made, and no version is left.
+    ///
+    /// # Errors
+    /// As [`Vault::image`]; `file.changed` where nobody waits any more.
+    pub fn image_while(
+        &self,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<VersionId> {
+        self.counted(self.try_image(file, about, wanted))
+    }
+
+    fn try_image(
+        &self,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<VersionId> {
         let stat = self.look(file)?;
         if let Some(id) = self.kept_already(&stat, file, about)? {
             return Ok(id);
@@ -179,6 +201,9 @@ impl Vault {
                 whole(file, object.fd()?, &stat, &self.ways, &mut buffer)?
             }
         };
+        if !wanted() {
+            return Err(Trouble::new("file.changed", NOBODY_WAITS));
+        }
         let object_ino = object.ino()?;
         let mut version = Version::of(id, Kind::Image, about, &stat);
         (version.xattrs, version.xattrs_partial) = attributes(file);

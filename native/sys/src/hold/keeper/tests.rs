@@ -11,7 +11,12 @@ struct Told {
 }
 
 impl Preserver for Told {
-    fn image(&mut self, file: BorrowedFd<'_>, about: &About<'_>) -> Result<u64> {
+    fn image(
+        &mut self,
+        file: BorrowedFd<'_>,
+        about: &About<'_>,
+        _: &dyn Fn() -> bool,
+    ) -> Result<u64> {
         if about.path == b"hang" {
             let wait = lock(&self.hang).take();
             assert!(wait.is_none_or(|w| w.recv().is_ok()));
@@ -23,7 +28,14 @@ impl Preserver for Told {
         Ok(about.actor + 1)
     }
 
-    fn range(&mut self, _: BorrowedFd<'_>, _: &About<'_>, _: u64, _: u64) -> Result<u64> {
+    fn range(
+        &mut self,
+        _: BorrowedFd<'_>,
+        _: &About<'_>,
+        _: u64,
+        _: u64,
+        _: &dyn Fn() -> bool,
+    ) -> Result<u64> {
         Err(Trouble::new("file.full", "full"))
     }
 }
