@@ -16,7 +16,7 @@ from typing import Final
 
 from shieldctl.drill.tree import MARKER, ScratchTree
 
-_MARKED: Final = f"test -f ./{MARKER.decode()} || exit 97\n"
+MARKED: Final = f"test -f ./{MARKER.decode()} || exit 97\n"
 _FILES: Final = f"find . -type f ! -name {MARKER.decode()} -print0"
 _ENC: Final = 'openssl enc -aes-256-cbc -pbkdf2 -iter 1 -pass pass:x -in "$f" -out'
 _XOR: Final = r"""
@@ -108,7 +108,7 @@ class Raid:
         tree.check()
         home = Path(f"/proc/self/fd/{tree.root_fd}").resolve(strict=True)
         self._process = subprocess.Popen(
-            ["bash", "-c", _MARKED + attack.script],
+            ["bash", "-c", MARKED + attack.script],
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from shieldd.errors import ShieldError
 from shieldd.model.restore import Wanted
@@ -17,6 +18,9 @@ from shieldd.model.version import Keep, Version
 from shieldd.respond.restore_contract import Versions
 from shieldd.respond.restore_look import xattrs_of
 from shieldd.respond.restore_trails import Trail
+
+TICK_NS: Final = 10_000_000  # the longest tick of the kernel's clock for inodes
+LATE_NS: Final = 1_000_000_000  # an event is read that much after the act at most, where nothing was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,20 @@ def choose(versions: Versions, tree: int, trail: Trail, now_ino: int) -> Chosen 
     # of two of the same moment the link: its content is what the copy was made of
     order = sorted(found.values(), key=lambda x: (x.at_ns, x.kind is Keep.LINK, x.id), reverse=True)
     for version in _links_first(order):
-        chosen = _usable(versions, version, trail, now_ino)
+        chosen = _usable(versions, version, trail, now_ino, _untouched_until(order, version, trail))
         if chosen is not None:
             return _dressed(chosen, order, trail)
     return None
+
+
+def _untouched_until(order: Sequence[Version], version: Version, trail: Trail) -> int:
+    """When somebody began to write into a version's inode, near the actor's first act; wall clock, ns.
+
+    An event is told when it is read, after the act; a copy is made before it. Times in an inode are a tick behind.
+    """
+    near = trail.first_ns - LATE_NS
+    copies = [x.at_ns for x in order if x.kind is not Keep.LINK and x.ino == version.ino and x.at_ns >= near]
+    return min([trail.first_ns, *copies]) - TICK_NS
 
 
 def _dressed(chosen: Chosen, order: Sequence[Version], trail: Trail) -> Chosen:
@@ -106,20 +120,20 @@ def _links_first(order: Sequence[Version]) -> list[Version]:
     return list(out.values())
 
 
-def _usable(versions: Versions, version: Version, trail: Trail, now_ino: int) -> Chosen | None:
+def _usable(versions: Versions, version: Version, trail: Trail, now_ino: int, untouched_ns: int) -> Chosen | None:
     try:
         with opened(versions, version, trail.place or b"") as fd:
             if version.kind is not Keep.LINK:
                 return Chosen(version, recorded(version), relink=False)
             seen = os.fstat(fd)
             as_recorded = (seen.st_size, seen.st_mtime_ns) == (version.size, version.mtime_ns)
-            if trail.wrote and not (as_recorded and seen.st_ino != now_ino and seen.st_mtime_ns < trail.first_ns):
+            if trail.wrote and not (as_recorded and seen.st_ino != now_ino and seen.st_mtime_ns < untouched_ns):
                 return None
             if as_recorded:
                 # owner and mode as they are: somebody may have changed them rightly since the link was made
                 wanted = replace(as_it_is(fd, seen), digest=version.digest or b"")
                 return Chosen(version, wanted, relink=True)
-            if seen.st_mtime_ns >= trail.first_ns:
+            if seen.st_mtime_ns >= untouched_ns:
                 return None
             # written into by somebody before the actor came: what it is now is what it was then
             return Chosen(version, as_it_is(fd, seen), relink=True)

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .machine import CHECKOUT, DEPENDENCIES, PYTHON, Machine
+from .installed import TREE, installed
+from .machine import Machine
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow]
 
-TREE = "/srv/patient-data"
 EICAR = "X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*"
 
 
 @pytest.fixture(scope="module")
 def machine(checkout: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted machine on which the installer has run; the service is not started yet."""
-    with Machine(tmp_path_factory.mktemp("boot"), checkout, {"/opt/wheel": wheel.parent}) as machine:
-        # The packages are those of this environment: the machine has no network of its own to fetch them with.
-        machine.check("mkdir", "-p", TREE)
-        python = f"{PYTHON}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-        machine.check("env", f"PYTHON={python}", f"{CHECKOUT}/scripts/install", f"/opt/wheel/{wheel.name}", "--no-deps")
-        site = machine.check("/opt/shieldd/bin/python", "-c", "import site; print(site.getsitepackages()[0])").strip()
-        machine.write(f"{site}/dependencies.pth", DEPENDENCIES + "\n")
-        # An interpreter outside /usr finds its library by a path that the sandbox hides; this is where it is shown.
-        library = f"[Service]\nEnvironment=LD_LIBRARY_PATH={PYTHON}/lib\n"
-        machine.write("/etc/systemd/system/shieldd-.service.d/test.conf", library)
-        # A short watchdog, so that the test of it is short; all else is as shipped.
-        machine.write("/etc/systemd/system/shieldd.service.d/test.conf", library + "WatchdogSec=4\n")
-        machine.check("systemctl", "daemon-reload")
+    """A booted machine on which the installer has run and the service was started."""
+    # A short watchdog, so that the test of it is short; all else is as shipped.
+    with installed(tmp_path_factory.mktemp("boot"), checkout, wheel, "WatchdogSec=4\n") as machine:
         machine.check("systemctl", "start", "shieldd.service")
         yield machine
 
