@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python native man lint bench wheel requirements install clean
+.PHONY: help setup demo test test-rust test-python native man lint bench drill-suite wheel requirements install clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -37,6 +37,9 @@ lint: setup ## ruff, mypy, rustfmt, clippy; advisories where they can be had
 bench: setup ## every measurement, written to BENCHMARKS.md
 	@scripts/setup tools
 	@nice -n 5 $(BIN)/python -m bench
+
+drill-suite: setup ## as root: real attacks at full speed against the real daemon, on a file system of its own
+	@$(BIN)/python -m bench.suite
 
 wheel: ## one wheel in dist/, byte-identical for one commit
 	@scripts/setup venv
