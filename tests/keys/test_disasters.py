@@ -10,8 +10,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from shieldd.keys import KeyRing, KeyState
 from shieldd.keys.keystore import copy_path, parse
 from shieldd.native.envelope import Purpose
 from shieldd.store import Store
+from tests.cut_off import Fault, at_each, workers
 from tests.keys.build import MemoryLedger, personal
+from tests.keys.rotating_worker import WRAPPED
 
 
 @pytest.fixture
@@ -173,38 +176,8 @@ def test_no_error_shows_a_key(config: Config, ledger: MemoryLedger) -> None:
             assert repr(form)[2:-1] not in shown
 
 
-ROTATES = """
-import sys
-from pathlib import Path
-from shieldd.errors import ShieldError
-from shieldd.keys import KeyRing
-from shieldd.native.envelope import Purpose
-from shieldd.store import Store
-from tests.keys.build import personal
-config = personal(Path(sys.argv[1]))
-with Store(config.store_path) as store, KeyRing.open(config, store.keys) as ring:
-    print("sealed", ring.native.wrap(Purpose.FILES, b"patient", b"c").hex(), flush=True)
-    try:
-        getattr(ring, sys.argv[2])()
-    except ShieldError as error:
-        print("refused", error.code, flush=True)
-    print("sealed", ring.native.wrap(Purpose.FILES, b"patient", b"c").hex(), flush=True)
-"""
-FAULTS = [
-    *((call, fault) for call in ("fsync", "renameat", "write") for fault in ("signal=KILL", "error=ENOSPC")),
-    ("fsync", "error=EIO"),
-]
-_TOLD = {"keys.full", "keys.io", "store.full", "store.io"}
-
-
-def run(place: Path, call: str, fault: str, act: str) -> subprocess.CompletedProcess[str]:
-    """A process that seals, rotates, seals; with a fault at one of its main thread's system calls."""
-    return subprocess.run(
-        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", place / "trace", "-e", f"trace={call}",
-         *(["-e", f"inject={call}:{fault}"] if fault else []),
-         sys.executable, "-B", "-c", ROTATES, str(place), act],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+CALLS = {"fsync": ("KILL", "ENOSPC", "EIO"), "renameat": ("KILL", "ENOSPC"), "write": ("KILL", "ENOSPC")}
+_TOLD = {"done", "killed", "keys.full", "keys.io", "store.full", "store.io"}
 
 
 def still_whole(place: Path, told: str) -> None:
@@ -221,19 +194,34 @@ def still_whole(place: Path, told: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-@pytest.mark.parametrize(("call", "fault"), FAULTS)
-def test_killed_or_failing_at_every_system_call_of_a_rotation(tmp_path: Path, call: str, fault: str) -> None:
+def test_killed_or_failing_at_every_system_call_of_a_rotation(tmp_path: Path) -> None:
     """At each call in turn: before, between and after every step."""
-    still_whole(tmp_path, "")
-    assert run(tmp_path, call, "", "rotate").returncode == 0
-    lines = (tmp_path / "trace").read_text().splitlines()
-    main = lines[0].split()[0]
-    count = sum(line.split()[0] == main for line in lines)
-    assert count >= 2
-    for number in range(1, count + 1):
-        done = run(tmp_path, call, f"{fault}:when={number}", "rotate")
-        assert set(re.findall("refused (.*)$", done.stdout, re.MULTILINE)) <= _TOLD
-        still_whole(tmp_path, done.stdout)
+    template = tmp_path / "template"
+    still_whole(template, "")
+
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(template, tmp_path / name))
+
+    with workers("tests.keys.rotating_worker") as free:
+        worker = free.get()
+        calls = worker.calls(copied("trace"), "rotate", list(CALLS))
+        free.put(worker)
+        assert min(Counter(call.call for call in calls)[name] for name in CALLS) >= 2
+
+        def one(number: int, fault: Fault) -> None:
+            place = copied(str(number))
+            worker = free.get()
+            outcome = worker.cut_off(place, "rotate", fault)
+            free.put(worker)
+            assert outcome in _TOLD, fault
+            assert outcome != "killed" or fault.what == "KILL", fault
+            if outcome == "killed":
+                killed.add(fault.call)
+            still_whole(place, (place / WRAPPED).read_text())
+
+        killed: set[str] = set()
+        at_each(sorted({replace(call, what=what) for call in calls for what in CALLS[call.call]}), one)
+        assert killed == set(CALLS)
 
 
 @pytest.mark.parametrize("act", ["rotate", "rotate_root"])

@@ -85,17 +85,27 @@ class Watching:
             self.take()
         return self.seen
 
+    def mark(self) -> set[tuple[int, bytes]]:
+        """Make a marker file in each tree."""
+        name = f"marker-{len(self.seen)}-{time.monotonic_ns()}"
+        for root in self.roots:
+            (root / name).write_bytes(b"m")
+        return {(index, os.fsencode(name)) for index in range(len(self.roots))}
+
     def settle(self) -> list[Seen]:
         """Take until a marker file of ours has been seen: everything before it was delivered then."""
-        marks = []
-        for index, root in enumerate(self.roots):
-            marker = root / f"marker-{len(self.seen)}-{time.monotonic_ns()}"
-            marker.write_bytes(b"m")
-            marks.append((index, os.fsencode(marker.name)))
-        self.until(lambda seen: set(marks) <= {(s.tree, s.path) for s in seen if Kind.WRITE in s.ops})
-        while self.take(0.06):  # a half move or an open file may lag behind
-            continue
-        return [s for s in self.seen if not s.path.startswith(b"marker-")]
+        return settled(self)[0]
+
+
+def settled(*sources: Watching) -> list[list[Seen]]:
+    """What each of several sources over the same trees knows of what happened before now."""
+    marks = sources[0].mark()
+    for source in sources:
+        source.until(lambda seen: marks <= {(s.tree, s.path) for s in seen if Kind.WRITE in s.ops})
+    # a half move or an open file may lag behind: until none of them has said anything for a while
+    while any(taken for taken in [source.take(0.06) for source in sources]):
+        continue
+    return [[s for s in source.seen if not s.path.startswith(b"marker-")] for source in sources]
 
 
 Watch = Callable[..., Watching]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from shieldd.model.event import Kind
 
-from .conftest import BACKENDS, Seen, Watching, build
+from .conftest import BACKENDS, Seen, Watching, build, settled
 
+KINDS = ["pyinotify", "fanotify"]
 Story = dict[tuple[int, bytes], tuple[bool, frozenset[Kind]]]
 
 
@@ -117,56 +120,75 @@ class Hands:
             here.rmdir()
 
 
-@pytest.fixture(params=["pyinotify", "fanotify"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Watching, Watching]]:
+@contextmanager
+def pair(kind: str, place: Path) -> Iterator[tuple[Watching, Watching]]:
     """The native inotify source and another one over the same two trees."""
-    roots = [tmp_path / "one", tmp_path / "two"]
+    roots = [place / "one", place / "two"]
     for root in roots:
-        root.mkdir()
+        root.mkdir(parents=True)
         (root / "f0").write_bytes(b"old")
-    kinds = BACKENDS["native"], BACKENDS[request.param]
-    native, plain = (build(kind, roots, inspect=False, coalesce_ms=30) for kind in kinds)
-    yield native, plain
-    native.source.stop()
-    plain.source.stop()
+    native, plain = (build(BACKENDS[one], roots, inspect=False, coalesce_ms=30) for one in ("native", kind))
+    try:
+        yield native, plain
+    finally:
+        native.source.stop()
+        plain.source.stop()
 
 
 def agree(native: Watching, plain: Watching) -> tuple[Story, set[tuple[int, bytes]]]:
     """Both have taken everything; what they know."""
-    known = [story([s for s in w.settle() if not s.path.startswith(b"marker")]) for w in (native, plain)]
+    known = [story([s for s in seen if not s.path.startswith(b"marker")]) for seen in settled(native, plain)]
     assert known[0] == known[1]
     return known[0]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_same_work_gives_the_same_events(pair: tuple[Watching, Watching], seed: int) -> None:
-    native, plain = pair
-    hands = Hands(native.roots, seed)
-    for _ in range(6):
-        for _ in range(4):
-            hands.directories()
-            agree(native, plain)  # new directories are watched by both before anything happens in them
-        for _ in range(60):
-            hands.files()
-    agree(native, plain)
+def side_by_side(seeds: range, one: Callable[[int], None]) -> None:
+    """Each seed in a thread of its own: nearly all of it is waiting."""
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        for finished in [pool.submit(one, seed) for seed in seeds]:
+            finished.result()
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_without_a_pause_both_end_with_what_is_there(pair: tuple[Watching, Watching], seed: int) -> None:
-    hands = Hands(pair[0].roots, 100 + seed)
-    for _ in range(300):
-        hands.random.choice([hands.files, hands.files, hands.files, hands.directories])()
-    for w in pair:
-        files, directories = story([s for s in w.settle() if not s.path.startswith(b"marker")])
-        there = {k for k, (alive, _) in files.items() if alive}
-        real_files, real_directories = set(), set()
-        for tree, root in enumerate(w.roots):
-            for path in root.rglob("*"):
-                name = os.fsencode(path.relative_to(root))
-                if path.is_dir():
-                    real_directories.add((tree, name))
-                elif not name.startswith(b"marker"):
-                    real_files.add((tree, name))
-        untouched = {(0, b"f0"), (1, b"f0")}
-        assert there | (untouched & real_files) == real_files
-        assert directories == real_directories
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_work_gives_the_same_events(kind: str, tmp_path: Path) -> None:
+    def one(seed: int) -> None:
+        with pair(kind, tmp_path / str(seed)) as (native, plain):
+            hands = Hands(native.roots, seed)
+            for _ in range(6):
+                for _ in range(4):
+                    hands.directories()
+                    agree(native, plain)  # new directories are watched by both before anything happens in them
+                for _ in range(60):
+                    hands.files()
+            agree(native, plain)
+
+    side_by_side(range(6), one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_pause_both_end_with_what_is_there(kind: str, tmp_path: Path) -> None:
+    def one(seed: int) -> None:
+        with pair(kind, tmp_path / str(seed)) as both:
+            hands = Hands(both[0].roots, 100 + seed)
+            for _ in range(300):
+                hands.random.choice([hands.files, hands.files, hands.files, hands.directories])()
+            for w, seen in zip(both, settled(*both), strict=True):
+                ends_with_what_is_there(w, seen)
+
+    side_by_side(range(4), one)
+
+
+def ends_with_what_is_there(w: Watching, seen: list[Seen]) -> None:
+    files, directories = story([s for s in seen if not s.path.startswith(b"marker")])
+    there = {k for k, (alive, _) in files.items() if alive}
+    real_files, real_directories = set(), set()
+    for tree, root in enumerate(w.roots):
+        for path in root.rglob("*"):
+            name = os.fsencode(path.relative_to(root))
+            if path.is_dir():
+                real_directories.add((tree, name))
+            elif not name.startswith(b"marker"):
+                real_files.add((tree, name))
+    untouched = {(0, b"f0"), (1, b"f0")}
+    assert there | (untouched & real_files) == real_files
+    assert directories == real_directories
