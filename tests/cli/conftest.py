@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +61,21 @@ class Shell:
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-@pytest.fixture
-def shell() -> Iterator[Shell]:
+@contextmanager
+def opened() -> Iterator[Shell]:
     """A shell with a daemon that was just started."""
     home = Path(tempfile.mkdtemp(prefix="shieldd-cli-"))
     home.chmod(0o755)
     running = serve(home)
-    yield Shell(running, home)
-    running.server.stop()
-    shutil.rmtree(home)
+    try:
+        yield Shell(running, home)
+    finally:
+        running.server.stop()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    """A shell with a daemon of the test's own."""
+    with opened() as one:
+        yield one

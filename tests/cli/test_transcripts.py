@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Ended, Shell
+from tests.cli.conftest import Ended, Shell, opened
 
 FOLDER = Path(__file__).parent / "transcripts"
 FILES = sorted(FOLDER.glob("*.txt"))
+WRITE = os.environ.get("SHIELDCTL_TRANSCRIPTS") == "write"
 
 
 @dataclass
@@ -73,16 +76,33 @@ def run(shell: Shell, step: Step) -> Ended:
     return shell.run(*arguments, stdin="".join(f"{line}\n" for line in step.stdin))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_transcript(shell: Shell, path: Path) -> None:
+def session(path: Path) -> tuple[str, list[Ended]]:
+    """The socket's path, and what each command of a transcript left behind; nothing where it is written down anew."""
     top, steps = parse(path.read_text())
-    if os.environ.get("SHIELDCTL_TRANSCRIPTS") == "write":
-        path.write_text(write(shell, top, steps))
+    with opened() as shell:
+        if WRITE:
+            path.write_text(write(shell, top, steps))
+            return shell.served.path, []
+        return shell.served.path, [run(shell, step) for step in steps]
+
+
+@pytest.fixture(scope="module")
+def sessions(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[tuple[str, list[Ended]]]]]:
+    """The sessions of all transcripts that are asked for, side by side: each has a daemon of its own."""
+    wanted = [item.callspec.params["path"] for item in request.session.items if item.path == Path(__file__)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield {path: pool.submit(session, path) for path in wanted}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_transcript(sessions: dict[Path, Future[tuple[str, list[Ended]]]], path: Path) -> None:
+    _, steps = parse(path.read_text())
+    socket, seen = sessions[path].result()
+    if WRITE:
         pytest.skip("written")
-    for step in steps:
-        ended = run(shell, step)
-        assert masked(ended.out, shell.served.path) == step.out, step.command
-        assert masked(ended.err, shell.served.path) == step.err, step.command
+    for step, ended in zip(steps, seen, strict=True):
+        assert masked(ended.out, socket) == step.out, step.command
+        assert masked(ended.err, socket) == step.err, step.command
         assert ended.status == step.status, step.command
 
 

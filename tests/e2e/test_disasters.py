@@ -35,8 +35,7 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("after", [1, 40, 150])
-def test_killed_in_the_middle_of_sealing_it_converges(ground: Path, after: int) -> None:
-    daemon = Running(ground).start()
+def test_killed_in_the_middle_of_sealing_it_converges(daemon: Running, after: int) -> None:
     ledger = fill(daemon.tree / "wards", 300, 60_000)
     daemon.fence()
     lines = daemon.client.act("/v1/files/seal", {"paths": [str(daemon.tree / "wards")], "recursive": True})
@@ -94,8 +93,7 @@ def test_a_socket_in_use_is_not_taken_over(daemon: Running, ground: Path) -> Non
     assert daemon.client.get("/v1/health")["pid"] == daemon.process.pid  # type: ignore[union-attr]
 
 
-def test_a_stale_socket_is_replaced(ground: Path) -> None:
-    daemon = Running(ground).start()
+def test_a_stale_socket_is_replaced(daemon: Running) -> None:
     daemon.kill()
     assert daemon.socket.exists()
     done = daemon.ctl("ping", expect=3)
@@ -133,8 +131,7 @@ def test_a_reload_takes_a_good_configuration_and_keeps_the_old_one_on_error(grou
     assert daemon.stop() == 0
 
 
-def test_it_stops_cleanly_under_load(ground: Path) -> None:
-    daemon = Running(ground).start()
+def test_it_stops_cleanly_under_load(daemon: Running) -> None:
     enough = threading.Event()
 
     def load() -> None:

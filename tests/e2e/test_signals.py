@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,20 @@ def configured(daemon: Running, more: str = "") -> list[str]:
 
 
 def test_a_reload_and_an_end_a_moment_apart(ground: Path) -> None:
-    daemon = Running(ground)
-    command = configured(daemon)
-    for number in range(12):
-        daemon.start(command)
-        assert daemon.process is not None
-        daemon.process.send_signal(signal.SIGHUP)
-        time.sleep(0.003)
-        assert daemon.stop() == 0, f"round {number}: {daemon.log.read_text()[-2000:]}"
+    def rounds(name: str) -> None:
+        (ground / name).mkdir()
+        daemon = Running(ground / name)
+        command = configured(daemon)
+        for number in range(4):
+            daemon.start(command)
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGHUP)
+            time.sleep(0.003)
+            assert daemon.stop() == 0, f"round {number}: {daemon.log.read_text()[-2000:]}"
+
+    with ThreadPoolExecutor(3) as pool:
+        for ended in [pool.submit(rounds, name) for name in "abc"]:
+            ended.result()
 
 
 def test_stopped_continued_and_flooded_it_goes_on(daemon: Running) -> None:

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ def _interpreter(version: str) -> str | None:
     on_path = shutil.which(f"python{version}")
     for candidate in [*found, *([on_path] if on_path else [])]:
         asked = subprocess.run(
-            [candidate, "-c", "import sys, venv, ensurepip; print(sys.version_info[:2])"],
+            [candidate, "-c", "import sys, venv; print(sys.version_info[:2])"],
             capture_output=True,
             text=True,
             check=False,
@@ -83,13 +85,11 @@ def _interpreter(version: str) -> str | None:
     return None
 
 
-@pytest.fixture(scope="module", params=PYTHONS)
-def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean virtual environment with the wheel and its pinned packages, made without Rust."""
-    python = _interpreter(request.param)
-    if python is None:
-        pytest.skip(f"no Python {request.param} with venv here: the wheel is not tried on it")
-    place = tmp_path_factory.mktemp(f"clean-{request.param}")
+def _install(python: str, wheel: Path, place: Path) -> Path:
+    """A clean virtual environment with the wheel and its pinned packages, made without Rust.
+
+    The pip is ours and speaks to that interpreter; what nobody imports is not compiled.
+    """
     env = {key: value for key, value in os.environ.items() if key.startswith("PIP_") or key == "HOME"}
     env |= {"PATH": HOST_PATH}
 
@@ -99,12 +99,33 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    run(python, "-m", "venv", place / "venv")
-    pip = [place / "venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--require-hashes", "-r", ROOT / "requirements/runtime.txt")
-    run(*pip, "--no-deps", wheel)
-    run(place / "venv/bin/python", "-m", "pip", "check")
+    run(python, "-m", "venv", "--without-pip", place / "venv")
+    pip = [sys.executable, "-m", "pip", "--python", place / "venv/bin/python", "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet", "--no-compile"]
+    run(*install, "--require-hashes", "-r", ROOT / "requirements/runtime.txt")
+    run(*install, "--no-deps", wheel)
+    run(*pip, "check")
     return place
+
+
+@pytest.fixture(scope="module")
+def installing(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
+    """The environments of every interpreter there is, made side by side."""
+    pythons = {version: _interpreter(version) for version in PYTHONS}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield {
+            version: pool.submit(_install, python, wheel, tmp_path_factory.mktemp(f"clean-{version}"))
+            for version, python in pythons.items()
+            if python is not None
+        }
+
+
+@pytest.fixture(scope="module", params=PYTHONS)
+def installed(request: pytest.FixtureRequest, installing: dict[str, Future[Path]]) -> Path:
+    """Where the wheel is installed for one interpreter."""
+    if request.param not in installing:
+        pytest.skip(f"no Python {request.param} with venv here: the wheel is not tried on it")
+    return installing[request.param].result()
 
 
 def _in(installed: Path, *command: str) -> subprocess.CompletedProcess[str]:
