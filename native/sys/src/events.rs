@@ -11,6 +11,7 @@ pub(crate) mod pace;
 pub(crate) mod pending;
 mod record;
 pub(crate) mod rows;
+pub(crate) mod running;
 pub(crate) mod taking;
 
 pub use globs::Globs;

@@ -22,14 +22,13 @@ mod walk;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::ActorOf;
 use crate::events::dirs::NONE;
-use crate::events::taking::{lock, Shared, Taking};
+use crate::events::running::Running;
+use crate::events::taking::{lock, Shared};
 use crate::events::{
     clocks, seed, Batch, Ended, Observer, Options, Status, TreeSpec, Watch, PLACES,
 };
@@ -72,11 +71,8 @@ impl Default for Settings {
 
 /// A watcher of some trees.
 pub struct Watcher {
-    shared: Arc<Shared<State>>,
+    running: Running<State, Drain>,
     group: Arc<Group>,
-    taking: Mutex<Taking<Drain>>,
-    reader: Mutex<Option<JoinHandle<()>>>,
-    options: Options,
     settings: Settings,
 }
 
@@ -138,52 +134,34 @@ impl Watcher {
         );
         let drain = Drain::new(roots, options.capacity);
         Ok(Watcher {
-            shared: Arc::new(Shared::new(state)?),
+            running: Running::new(state, drain, options.hold)?,
             group,
-            taking: Mutex::new(Taking::new(drain)),
-            reader: Mutex::new(None),
-            options,
             settings,
         })
     }
-}
 
-impl Watch for Watcher {
-    /// Marks each file system once, then lets the reader run. What changes meanwhile waits in the kernel's queue.
-    fn start(&self) -> io::Result<()> {
-        let mut reader = lock(&self.reader);
-        if reader.is_some() || self.shared.stopped.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the watcher was started before",
-            ));
-        }
-        let mut state = lock(&self.shared.state);
+    fn mark_all(&self) -> io::Result<()> {
+        let mut state = lock(&self.running.shared.state);
         (state.at_ns, state.mono_ns) = clocks();
-        for tree in 0..state.trees.len() {
-            mounts::mark(
-                &self.group,
-                state.trees[tree].root.as_fd(),
-                &state.trees[tree].path,
-            )?;
+        for tree in &state.trees {
+            mounts::mark(&self.group, tree.root.as_fd(), &tree.path)?;
         }
         for tree in 0..state.trees.len() as u16 {
             if !state.root_back(tree) {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             }
         }
-        drop(state);
-        let (shared, group, patience) = (
-            self.shared.clone(),
-            self.group.clone(),
-            self.settings.patience,
-        );
-        *reader = Some(
-            std::thread::Builder::new()
-                .name("shieldd-fanotify".into())
-                .spawn(move || reader::run(&shared, &group, patience))?,
-        );
         Ok(())
+    }
+}
+
+impl Watch for Watcher {
+    /// Marks each file system once, then lets the reader run. What changes meanwhile waits in the kernel's queue.
+    fn start(&self) -> io::Result<()> {
+        let (group, patience) = (self.group.clone(), self.settings.patience);
+        let read = move |shared: &Shared<State>| reader::run(shared, &group, patience);
+        self.running
+            .start("shieldd-fanotify", || self.mark_all(), read)
     }
 
     fn next_batch(
@@ -192,40 +170,23 @@ impl Watch for Watcher {
         batch: &mut Batch,
         observer: Option<&mut dyn Observer>,
     ) -> Result<(), Ended> {
-        let mut taking = lock(&self.taking);
-        self.shared
-            .next_batch(&mut taking, self.options.hold, timeout, batch, observer)
+        self.running.next_batch(timeout, batch, observer)
     }
 
     fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
-        let now_ns = clocks().1;
-        let until = now_ns.saturating_add(ttl.as_nanos() as u64);
-        let mut state = lock(&self.shared.state);
-        if count > 0 {
-            return state.expected.add(tree, path, kinds, count, until, now_ns);
-        }
-        // Exact, because the reader reads under this lock: what the act did is queued by now.
-        let last = state.read + self.group.waiting();
-        state.expected.end(tree, path, until, last);
+        self.running.expect(tree, path, kinds, count, ttl);
     }
 
     fn rescan(&self, tree: u16) -> bool {
-        let mut state = lock(&self.shared.state);
-        let Some(tree) = state.trees.get_mut(tree as usize) else {
-            return false;
-        };
-        tree.rescan = true;
-        drop(state);
-        self.shared.ready.notify_all();
-        true
+        self.running.rescan(tree)
     }
 
     fn status(&self) -> Status {
-        let queued = match self.taking.try_lock() {
+        let queued = match self.running.taking.try_lock() {
             Ok(taking) => taking.drain.depth(),
             Err(_) => 0,
         };
-        let state = lock(&self.shared.state);
+        let state = lock(&self.running.shared.state);
         let mut marked: Vec<u64> = state
             .trees
             .iter()
@@ -254,7 +215,7 @@ impl Watch for Watcher {
     }
 
     fn not_covered(&self) -> Vec<(u16, Vec<u8>, String)> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.running.shared.state);
         let paths: Vec<(bool, Vec<u8>, String)> = state
             .trees
             .iter()
@@ -292,13 +253,7 @@ impl Watch for Watcher {
     }
 
     fn stop(&self) {
-        self.shared.stop();
-        if let Some(reader) = lock(&self.reader).take() {
-            if reader.join().is_err() {
-                // it panicked; its work is over all the same
-            }
-        }
-        self.shared.ready.notify_all();
+        self.running.stop();
     }
 }
 

@@ -14,12 +14,11 @@ mod state;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::events::taking::{lock, Shared, Taking};
+use crate::events::running::Running;
+use crate::events::taking::{lock, Shared};
 use crate::events::{clocks, dirs, seed, Batch, Ended, Observer, Options, Status, TreeSpec, Watch};
 
 use drain::Drain;
@@ -31,11 +30,8 @@ const KNOWN: usize = 1_000_000;
 
 /// A watcher of some trees.
 pub struct Watcher {
-    shared: Arc<Shared<State>>,
+    running: Running<State, Drain>,
     queue: Arc<OwnedFd>,
-    taking: Mutex<Taking<Drain>>,
-    reader: Mutex<Option<JoinHandle<()>>>,
-    options: Options,
 }
 
 impl Watcher {
@@ -59,11 +55,8 @@ impl Watcher {
         let state = State::new(queue.clone(), seed()?, trees, options.capacity);
         let drain = Drain::new(roots, Known::new(KNOWN), options.capacity);
         Ok(Watcher {
-            shared: Arc::new(Shared::new(state)?),
+            running: Running::new(state, drain, options.hold)?,
             queue,
-            taking: Mutex::new(Taking::new(drain)),
-            reader: Mutex::new(None),
-            options,
         })
     }
 
@@ -71,20 +64,10 @@ impl Watcher {
     pub fn queue(&self) -> std::os::fd::BorrowedFd<'_> {
         self.queue.as_fd()
     }
-}
 
-impl Watch for Watcher {
-    /// Watches every directory, then lets the reader run. What changes meanwhile waits in the kernel's queue.
-    fn start(&self) -> io::Result<()> {
-        let mut reader = lock(&self.reader);
-        if reader.is_some() || self.shared.stopped.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the watcher was started before",
-            ));
-        }
-        let mut taking = lock(&self.taking);
-        let mut state = lock(&self.shared.state);
+    fn watch_all(&self) -> io::Result<()> {
+        let mut taking = lock(&self.running.taking);
+        let mut state = lock(&self.running.shared.state);
         (state.at_ns, state.mono_ns) = clocks();
         // all roots first: a tree inside another is then met as what it is
         for tree in 0..state.trees.len() as u16 {
@@ -95,14 +78,17 @@ impl Watch for Watcher {
         for tree in 0..state.trees.len() as u16 {
             state.follow_root(tree, &mut taking.drain.known);
         }
-        drop(state);
-        let (shared, queue) = (self.shared.clone(), self.queue.clone());
-        *reader = Some(
-            std::thread::Builder::new()
-                .name("shieldd-inotify".into())
-                .spawn(move || reader::run(&shared, &queue))?,
-        );
         Ok(())
+    }
+}
+
+impl Watch for Watcher {
+    /// Watches every directory, then lets the reader run. What changes meanwhile waits in the kernel's queue.
+    fn start(&self) -> io::Result<()> {
+        let queue = self.queue.clone();
+        let read = move |shared: &Shared<State>| reader::run(shared, &queue);
+        self.running
+            .start("shieldd-inotify", || self.watch_all(), read)
     }
 
     /// Waits for events and fills `batch`. Without an observer the facts stay empty.
@@ -112,39 +98,22 @@ impl Watch for Watcher {
         batch: &mut Batch,
         observer: Option<&mut dyn Observer>,
     ) -> Result<(), Ended> {
-        let mut taking = lock(&self.taking);
-        self.shared
-            .next_batch(&mut taking, self.options.hold, timeout, batch, observer)
+        self.running.next_batch(timeout, batch, observer)
     }
 
     /// Announces own operations: `count` of each kind in `kinds` (bits `1 << kind`) on a path are not reported.
     fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
-        let now_ns = clocks().1;
-        let until = now_ns.saturating_add(ttl.as_nanos() as u64);
-        let mut state = lock(&self.shared.state);
-        if count > 0 {
-            return state.expected.add(tree, path, kinds, count, until, now_ns);
-        }
-        // Exact, because the reader reads under this lock: what the act did is queued by now.
-        let last = state.bytes_read + kernel::waiting(state.queue());
-        state.expected.end(tree, path, until, last);
+        self.running.expect(tree, path, kinds, count, ttl);
     }
 
     /// Asks for a rescan of a tree. False where there is no such tree.
     fn rescan(&self, tree: u16) -> bool {
-        let mut state = lock(&self.shared.state);
-        let Some(tree) = state.trees.get_mut(tree as usize) else {
-            return false;
-        };
-        tree.rescan = true;
-        drop(state);
-        self.shared.ready.notify_all();
-        true
+        self.running.rescan(tree)
     }
 
     /// Counts as of now. While a batch is being made the known state is told as of the last one.
     fn status(&self) -> Status {
-        let (queued, known, known_beyond) = match self.taking.try_lock() {
+        let (queued, known, known_beyond) = match self.running.taking.try_lock() {
             Ok(taking) => (
                 taking.drain.depth(),
                 taking.drain.known.len(),
@@ -152,7 +121,7 @@ impl Watch for Watcher {
             ),
             Err(_) => (0, 0, 0),
         };
-        let state = lock(&self.shared.state);
+        let state = lock(&self.running.shared.state);
         let unwatched = state.dirs.unwatched();
         Status {
             watches: (state.dirs.len() - unwatched) as u64,
@@ -180,7 +149,7 @@ impl Watch for Watcher {
 
     /// Places that are not watched: tree, path relative to its root, reason.
     fn not_covered(&self) -> Vec<(u16, Vec<u8>, String)> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.running.shared.state);
         let mut out: Vec<(u16, Vec<u8>, String)> = state
             .left_out
             .iter()
@@ -224,13 +193,7 @@ impl Watch for Watcher {
 
     /// Stops: wakes who waits and ends the reader. May be called twice.
     fn stop(&self) {
-        self.shared.stop();
-        if let Some(reader) = lock(&self.reader).take() {
-            if reader.join().is_err() {
-                // it panicked; its work is over all the same
-            }
-        }
-        self.shared.ready.notify_all();
+        self.running.stop();
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::expect::Expected;
 use super::pending::Pending;
 use super::rows::{Batch, Observer};
 use super::Globs;
@@ -109,6 +110,12 @@ pub(crate) trait Front {
     fn wants_notices(&self) -> bool;
     /// Tells the reader whether somebody waits for records.
     fn wait(&mut self, waiting: bool);
+    /// Own operations that were announced.
+    fn expected(&mut self) -> &mut Expected;
+    /// How far the reader has come once it has read all that the kernel has queued by now.
+    fn queued_until(&self) -> u64;
+    /// Marks a tree for a rescan. False where there is no such tree.
+    fn rescan(&mut self, tree: u16) -> bool;
 }
 
 /// What the consumer keeps.

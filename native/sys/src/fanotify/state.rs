@@ -139,6 +139,19 @@ impl Front for State {
     fn wait(&mut self, waiting: bool) {
         self.waiting = waiting;
     }
+
+    fn expected(&mut self) -> &mut Expected {
+        &mut self.expected
+    }
+
+    fn queued_until(&self) -> u64 {
+        self.read + self.group.waiting()
+    }
+
+    fn rescan(&mut self, tree: u16) -> bool {
+        let tree = self.trees.get_mut(tree as usize);
+        tree.map(|tree| tree.rescan = true).is_some()
+    }
 }
 
 impl State {
