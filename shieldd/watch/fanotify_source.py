@@ -20,18 +20,17 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from shieldd.model.event import Batch
 from shieldd.native.actors import Actors
 from shieldd.native.observe import Baseline, Windows
 from shieldd.native.watch import CAPACITY, FanotifyWatcher
-from shieldd.watch import SourceStatus, Tree
-from shieldd.watch.native_source import COALESCE_MS, status_of
+from shieldd.watch import Tree
+from shieldd.watch.native_source import COALESCE_MS, CoreSource
 
 PATIENCE_S: Final = 1.0
 """How long events may wait in the kernel's queue while ours is full, s: some 100 MB in a storm of new names."""
 
 
-class FanotifySource:
+class FanotifySource(CoreSource):
     """See `shieldd.watch.Source`, and the module's text.
 
     Args:
@@ -65,8 +64,7 @@ class FanotifySource:
         patience_s: float = PATIENCE_S,
         limited: bool = False,
     ) -> None:
-        self._roots = [tree.root for tree in trees]
-        self._watcher = FanotifyWatcher(
+        watcher = FanotifyWatcher(
             [(tree.root, tree.root_fd, tree.exclude) for tree in trees],
             inspect=inspect,
             hold_us=int(coalesce_ms * 1000),
@@ -78,27 +76,4 @@ class FanotifySource:
             patience_us=int(patience_s * 1e6),
             limited=limited,
         )
-
-    def start(self) -> None:
-        """Mark every file system, then let the reader run."""
-        self._watcher.start()
-
-    def next_batch(self, timeout_s: float) -> Batch | None:
-        """The next events, None where there are none in time."""
-        return self._watcher.next_batch(timeout_s)
-
-    def expect(self, tree: int, path: bytes, kinds: int, *, count: int = 1, ttl_s: float = 10.0) -> None:
-        """Announce own operations; those of `own_pids` need no announcement."""
-        self._watcher.expect(tree, path, kinds, count, ttl_s)
-
-    def rescan(self, tree: int) -> None:
-        """Ask for what changed in a tree while something may have been missed."""
-        self._watcher.rescan(tree)
-
-    def status(self) -> SourceStatus:
-        """Counters as of now."""
-        return status_of(self._watcher, self._roots, "fanotify", attribution=True)
-
-    def stop(self) -> None:
-        """End the reader and wake `next_batch`."""
-        self._watcher.stop()
+        super().__init__(watcher, [tree.root for tree in trees], "fanotify", attribution=True)
