@@ -34,7 +34,7 @@ from shieldd.respond.restore_vault import VaultVersions
 from shieldd.store import IncidentFilter, Store
 
 VAULT: Final = "vault"  # its directory in the state directory of personal mode
-TALLY_S: Final = 1.0  # from an incident's change to the count of what can come back
+TALLY_S: Final = 0.3  # from an incident's change to the count of what can come back
 PACE: Final = 10  # of an incident that goes on, so many times what the last count took passes before the next
 SETTLE_S: Final = 5.0  # for the keeper to take in what happened before a count
 AGAIN: Final = 1000  # open incidents that are counted again after a restart
@@ -125,9 +125,9 @@ class Custody:
         if self.keeper is None or not _destroys(incident):
             return
         with self._wake:
-            due = self._due[incident.id][0] if incident.id in self._due else time.monotonic() + TALLY_S
-            self._due[incident.id] = (due, incident)
-            if incident.id not in self._pinned:
+            known = self._due.get(incident.id)
+            self._due[incident.id] = (known[0] if known else time.monotonic() + TALLY_S, incident)
+            if known is None:
                 self._wake.notify()
 
     def resolved(self, incident_id: str) -> None:
@@ -184,7 +184,8 @@ class Custody:
         self._after_restart()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stop or self._over or self._unpinned(), self._patience())
+                if not (self._stop or self._over or self._unpinned()):
+                    self._wake.wait(self._patience())
                 if self._stop:
                     return
                 over, self._over = self._over, []
@@ -217,7 +218,9 @@ class Custody:
         self._pinned.discard(incident_id)
         assert self.keeper is not None
         with self._wake:
-            self._due.pop(incident_id, None)
+            waiting = self._due.pop(incident_id, None)
+        if waiting is not None:  # the last word on it, before its versions may go
+            self._tally(waiting[1], self._recount)
         try:
             self.keeper.unpin(incident_id)
         except ShieldError as error:
