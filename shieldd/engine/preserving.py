@@ -10,6 +10,7 @@ from shieldd.engine.parts import Parts
 from shieldd.respond.preserve import Preserving
 
 LINKS: str = "deleted and replaced files are kept by hard links"
+COPIES: str = "what is overwritten is copied before (not covered: see hold)"
 NO_COPIES: str = "what is overwritten or cut short in place is not kept: nobody holds opens"
 OFF: str = "switched off (preserve.enabled): nothing that is destroyed can come back"
 NONE: str = "no tree has a vault: nothing that is destroyed can come back"
@@ -85,4 +86,5 @@ def _means(parts: Parts, vaults: tuple[a.VaultState, ...]) -> str:
     if not vaults:
         return NONE
     kept = [LINKS] if parts.config.preserve.hardlinks else []
-    return "; ".join((*kept, NO_COPIES))
+    holding = parts.holding.status()
+    return "; ".join((*kept, COPIES if holding is not None and holding.running else NO_COPIES))
