@@ -26,6 +26,7 @@ from shieldd.errors import ShieldError
 from shieldd.model.decision import Severity
 from shieldd.model.event import Batch
 from shieldd.model.incident import Incident, State
+from shieldd.native.preserve import VAULT_NAME
 from shieldd.respond import GuardedTree, Ledger, Notice, Trees
 from shieldd.respond.preserve import Keeper, Preserving
 from shieldd.respond.quarantine import Quarantine
@@ -275,18 +276,23 @@ def _destroys(incident: Incident) -> bool:
 def _places(config: Config, trees: Trees) -> dict[int, Path]:
     """Directories for the vaults that are not the default, by index of the tree.
 
-    In personal mode there is a directory that is this daemon's alone, and most trees share its mount.
+    In personal mode there is a directory that is this daemon's alone, and most trees share its mount; else the vault
+    lies beside the tree, and only where it cannot as high as we may write.
     """
     named = {index: tree.vault for index, tree in enumerate(config.tree) if tree.vault is not None}
     if config.daemon.mode is not DaemonMode.PERSONAL:
         return named
-    state = config.daemon.state_dir
-    try:
-        mount = _mount(os.fsencode(state))
-        beside = {tree.index: state / VAULT for tree in trees if _mount(tree.root) == mount}
-    except OSError as error:
-        log.warning("the state directory cannot be looked at", reason=os.strerror(error.errno or 0))
-        beside = {}
+    beside: dict[int, Path] = {}
+    for tree in trees:
+        above = Path(os.fsdecode(tree.root)).parent
+        try:
+            mount = _mount(tree.root)
+            if _mount(os.fsencode(config.daemon.state_dir)) == mount:
+                beside[tree.index] = config.daemon.state_dir / VAULT
+            elif _mount(os.fsencode(above)) == mount and os.access(above, os.W_OK):
+                beside[tree.index] = above / os.fsdecode(VAULT_NAME)
+        except OSError as error:
+            log.warning("a tree's mount cannot be looked at", reason=os.strerror(error.errno or 0))
     return beside | named
 
 

@@ -49,22 +49,22 @@ def whole(tree: Path) -> dict[bytes, Whole]:
     return {path: one for path, one in state(os.fsencode(tree)).items() if not path.startswith(FENCE)}
 
 
-def linked(daemon: Running) -> None:
+def linked(guard: Running) -> None:
     """Returns when the keeper is through with what there is."""
 
     def settled() -> bool:
-        (vault,) = daemon.client.get("/v1/status")["preserve"]["vaults"]
+        (vault,) = guard.client.get("/v1/status")["preserve"]["vaults"]
         return not vault["linking"] and vault["files"] >= FILES
 
-    daemon.fence()
+    guard.fence()
     until("all files linked", settled)
 
 
-def attacked(daemon: Running, files: int = FILES) -> dict[str, Any]:
+def attacked(guard: Running, files: int = FILES) -> dict[str, Any]:
     """The one threat, when all is counted: without a fence, which would be somebody's work in the attack's own time."""
 
     def counted() -> dict[str, Any] | None:
-        threats: list[dict[str, Any]] = daemon.client.get("/v1/threats", limit=10)["items"]
+        threats: list[dict[str, Any]] = guard.client.get("/v1/threats", limit=10)["items"]
         return next(
             (x for x in threats if x["files_preserved"] and x["files_preserved"] + x["files_lost"] >= files), None
         )
@@ -73,7 +73,7 @@ def attacked(daemon: Running, files: int = FILES) -> dict[str, Any]:
 
 
 @pytest.fixture
-def daemon(ground: Path) -> Iterator[Running]:
+def guard(ground: Path) -> Iterator[Running]:
     """A daemon that found the ward when it came: who deletes what it has just made itself is no attacker."""
     running = Running(ground)
     lay_out(running.tree)
@@ -86,32 +86,32 @@ def daemon(ground: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
-def ward(daemon: Running) -> Path:
-    return daemon.tree / "ward"
+def ward(guard: Running) -> Path:
+    return guard.tree / "ward"
 
 
-def test_a_deleted_tree_comes_back(daemon: Running, ward: Path) -> None:
-    before = whole(daemon.tree)
+def test_a_deleted_tree_comes_back(guard: Running, ward: Path) -> None:
+    before = whole(guard.tree)
     assert os.stat(ward / "001.csv").st_nlink == 2, "one more link, and it is said so in shieldd.toml(5)"
     subprocess.run(["rm", "-rf", ward], check=True)
-    threat = attacked(daemon)
+    threat = attacked(guard)
     assert threat["files_lost"] == 0 and threat["files_preserved"] >= len(before) - 4
     assert threat["files_per_s"] > 0
-    shown = daemon.ctl("threats", "show", threat["id"]).stdout
+    shown = guard.ctl("threats", "show", threat["id"]).stdout
     assert f"preserved\t{threat['files_preserved']}\n" in shown and "files lost\t0\n" in shown
-    plan = daemon.json("restore", "plan", threat["id"])
+    plan = guard.json("restore", "plan", threat["id"])
     assert plan["plan"]["lost"] == 0 and plan["plan"]["back"] >= len(before) - 4
     assert not ward.exists(), "a plan does nothing"
-    daemon.ctl("restore", "run", threat["id"], "--yes")
-    assert whole(daemon.tree) == before
+    guard.ctl("restore", "run", threat["id"], "--yes")
+    assert whole(guard.tree) == before
     assert (ward / "sparse.img").stat().st_blocks * 512 < 1 << 20
-    daemon.fence()  # the first since
-    assert {x["id"] for x in daemon.client.get("/v1/threats")["items"]} == {threat["id"]}, "our own work is no attack"
-    assert "restore.unfinished" not in {x["code"] for x in daemon.client.get("/v1/status")["troubles"]}
+    guard.fence()  # the first since
+    assert {x["id"] for x in guard.client.get("/v1/threats")["items"]} == {threat["id"]}, "our own work is no attack"
+    assert "restore.unfinished" not in {x["code"] for x in guard.client.get("/v1/status")["troubles"]}
 
 
-def test_files_that_were_replaced_come_back_and_the_note_goes(daemon: Running, ward: Path) -> None:
-    before = whole(daemon.tree)
+def test_files_that_were_replaced_come_back_and_the_note_goes(guard: Running, ward: Path) -> None:
+    before = whole(guard.tree)
     program = """
 import os, sys
 for name in sorted(os.listdir(".")):
@@ -121,18 +121,18 @@ for name in sorted(os.listdir(".")):
 open("HOW_TO_DECRYPT.txt", "w").write("All your files have been encrypted. Pay 1 bitcoin.")
 """
     subprocess.run([sys.executable, "-c", program], cwd=ward, check=True)
-    threat = attacked(daemon)
+    threat = attacked(guard)
     assert threat["files_lost"] == 0
-    daemon.ctl("restore", "run", threat["id"], "--yes")
-    after = whole(daemon.tree)
+    guard.ctl("restore", "run", threat["id"], "--yes")
+    after = whole(guard.tree)
     assert {path: one for path, one in after.items() if path in before} == before
     assert set(after) == set(before), "what the attacker planted is in quarantine"
-    assert daemon.quarantined(ward)
+    assert guard.quarantined(ward)
 
 
-def test_what_was_overwritten_in_place_is_counted_as_lost(daemon: Running, ward: Path) -> None:
+def test_what_was_overwritten_in_place_is_counted_as_lost(guard: Running, ward: Path) -> None:
     """Nobody holds opens in personal mode: the content is gone when the kernel tells of it, and that is said."""
-    before = whole(daemon.tree)
+    before = whole(guard.tree)
     program = """
 import os
 names = sorted(name for name in os.listdir(".") if name[:3].isdigit())
@@ -143,93 +143,93 @@ for name in names[30:]:
     os.unlink(name)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ward, check=True)
-    threat = attacked(daemon)
+    threat = attacked(guard)
     assert threat["files_lost"] == 30 and threat["files_preserved"] >= FILES - 30
-    plan = daemon.json("restore", "plan", threat["id"])
+    plan = guard.json("restore", "plan", threat["id"])
     assert plan["plan"]["lost"] == 30
-    means = daemon.client.get("/v1/status")["preserve"]["means"]
+    means = guard.client.get("/v1/status")["preserve"]["means"]
     assert "overwritten" in means and "not kept" in means
-    daemon.ctl("restore", "run", threat["id"], "--yes", expect=None)
-    after = whole(daemon.tree)
+    guard.ctl("restore", "run", threat["id"], "--yes", expect=None)
+    after = whole(guard.tree)
     kept = [b"ward/%03d.csv" % number for number in range(30, FILES)]
     assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
 
 
 @pytest.mark.parametrize("after", [1, 25])
 def test_a_restore_that_was_killed_is_gone_on_with(ground: Path, after: int) -> None:
-    daemon = Running(ground)
-    ward = lay_out(daemon.tree, 400)
-    daemon.start()
-    linked(daemon)
-    before = whole(daemon.tree)
+    guard = Running(ground)
+    ward = lay_out(guard.tree, 400)
+    guard.start()
+    linked(guard)
+    before = whole(guard.tree)
     shutil.rmtree(ward)
-    threat = attacked(daemon, 400)
-    lines = daemon.client.act("/v1/restore/run", {"id": threat["id"], "dry_run": False, "take": []})
+    threat = attacked(guard, 400)
+    lines = guard.client.act("/v1/restore/run", {"id": threat["id"], "dry_run": False, "take": []})
     seen = 0
     with pytest.raises(ShieldError):
         for line in lines:
             seen += line["type"] == "file"
             if seen >= after:
-                daemon.kill()
-    daemon.start()
-    troubles = {x["code"]: x["text"] for x in daemon.client.get("/v1/status")["troubles"]}
+                guard.kill()
+    guard.start()
+    troubles = {x["code"]: x["text"] for x in guard.client.get("/v1/status")["troubles"]}
     assert threat["id"] in troubles["restore.unfinished"]
-    daemon.ctl("restore", "run", threat["id"], "--yes")
-    assert whole(daemon.tree) == before
-    assert "restore.unfinished" not in {x["code"] for x in daemon.client.get("/v1/status")["troubles"]}
-    shown = daemon.json("threats", "show", threat["id"])
+    guard.ctl("restore", "run", threat["id"], "--yes")
+    assert whole(guard.tree) == before
+    assert "restore.unfinished" not in {x["code"] for x in guard.client.get("/v1/status")["troubles"]}
+    shown = guard.json("threats", "show", threat["id"])
     assert (shown["files_lost"], shown["files_preserved"]) == (0, threat["files_preserved"])
-    assert daemon.stop() == 0
+    assert guard.stop() == 0
 
 
-def test_a_daemon_killed_in_the_attack_knows_what_can_come_back(daemon: Running, ward: Path) -> None:
-    before = whole(daemon.tree)
+def test_a_daemon_killed_in_the_attack_knows_what_can_come_back(guard: Running, ward: Path) -> None:
+    before = whole(guard.tree)
     shutil.rmtree(ward)
-    until("a threat", lambda: daemon.client.get("/v1/threats")["items"])
-    until("all of it on record", lambda: len(daemon.client.get("/v1/events", limit=1000)["items"]) > FILES)
-    daemon.kill()
-    daemon.start()
-    threat = attacked(daemon)
+    until("a threat", lambda: guard.client.get("/v1/threats")["items"])
+    until("all of it on record", lambda: len(guard.client.get("/v1/events", limit=1000)["items"]) > FILES)
+    guard.kill()
+    guard.start()
+    threat = attacked(guard)
     assert threat["files_lost"] == 0
-    daemon.ctl("restore", "run", threat["id"], "--yes")
-    after = whole(daemon.tree)  # with new canaries beside the old ones
+    guard.ctl("restore", "run", threat["id"], "--yes")
+    after = whole(guard.tree)  # with new canaries beside the old ones
     assert {path: after[path] for path in before} == before
 
 
-def test_an_ordinary_accident(daemon: Running, ward: Path) -> None:
+def test_an_ordinary_accident(guard: Running, ward: Path) -> None:
     path = ward / "007.csv"
     first = path.read_bytes()
     draft = ward / "draft"
     draft.write_bytes(b"a mistake that was saved over it\n")
-    daemon.fence()
+    guard.fence()
     os.replace(draft, path)
-    daemon.fence()
+    guard.fence()
 
     def versions() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = daemon.json("versions", "list", path)["items"]
+        found: list[dict[str, Any]] = guard.json("versions", "list", path)["items"]
         return found if len(found) == 2 else []
 
     old, new = until("both versions", versions)
     assert old["size"] == len(first) and old["kind"] == new["kind"] == "link"
-    assert path.name in daemon.ctl("versions", "restore", path, "--at", old["at"], "--yes").stdout
+    assert path.name in guard.ctl("versions", "restore", path, "--at", old["at"], "--yes").stdout
     assert path.read_bytes() == first
     assert path.with_name(path.name + ".before-restore").read_bytes().startswith(b"a mistake")
-    out = daemon.ground / "out"
+    out = guard.ground / "out"
     out.mkdir()
-    daemon.ctl("versions", "restore", path, "--at", new["at"], "--to", out, "--yes")
+    guard.ctl("versions", "restore", path, "--at", new["at"], "--to", out, "--yes")
     assert (out / path.name).read_bytes().startswith(b"a mistake")
-    daemon.ctl("versions", "restore", path, "--at", "2001-01-01T00:00Z", "--yes", expect=4)
+    guard.ctl("versions", "restore", path, "--at", "2001-01-01T00:00Z", "--yes", expect=4)
 
 
-def test_what_is_sealed_or_taken_away_leaves_no_link_in_the_clear(daemon: Running, ward: Path) -> None:
-    links = daemon.state / "vault" / "links"
+def test_what_is_sealed_or_taken_away_leaves_no_link_in_the_clear(guard: Running, ward: Path) -> None:
+    links = guard.state / "vault" / "links"
     secret = ward / "003.csv"
     inode = secret.stat().st_ino
-    daemon.ctl("files", "seal", secret)
+    guard.ctl("files", "seal", secret)
     assert inode not in {x.stat().st_ino for x in links.iterdir()}
     malware = ward / "viewer.com"
     malware.write_bytes(drops.plan(1)[0].data)
-    until("malware in quarantine", lambda: daemon.quarantined(ward))
+    until("malware in quarantine", lambda: guard.quarantined(ward))
 
     def none_left() -> bool:
         return not any(x.read_bytes() == drops.plan(1)[0].data for x in links.iterdir() if x.stat().st_size < 200)
@@ -237,49 +237,49 @@ def test_what_is_sealed_or_taken_away_leaves_no_link_in_the_clear(daemon: Runnin
     until("no link to the malware", none_left)
 
 
-def test_a_resolved_incident_holds_no_versions(daemon: Running, ward: Path) -> None:
+def test_a_resolved_incident_holds_no_versions(guard: Running, ward: Path) -> None:
     shutil.rmtree(ward)
-    threat = attacked(daemon)
+    threat = attacked(guard)
 
     def pins() -> int:
-        return int(daemon.client.get("/v1/status")["preserve"]["vaults"][0]["pins"])
+        return int(guard.client.get("/v1/status")["preserve"]["vaults"][0]["pins"])
 
     until("versions held", lambda: pins() == 1)
-    daemon.ctl("threats", "resolve", threat["id"], "--verdict", "malicious")
+    guard.ctl("threats", "resolve", threat["id"], "--verdict", "malicious")
     until("versions let go", lambda: pins() == 0)
 
 
 def test_without_a_vault_it_guards_all_the_same_and_says_so(ground: Path) -> None:
-    daemon = Running(ground)
-    daemon.state.mkdir(mode=0o700)
-    (daemon.state / "vault").mkdir(mode=0o777)
-    (daemon.state / "vault").chmod(0o777)
-    daemon.start()
-    status = daemon.client.get("/v1/status")
+    guard = Running(ground)
+    guard.state.mkdir(mode=0o700)
+    (guard.state / "vault").mkdir(mode=0o777)
+    (guard.state / "vault").chmod(0o777)
+    guard.start()
+    status = guard.client.get("/v1/status")
     assert "preserve.unsafe" in {x["code"] for x in status["troubles"]} and status["state"] == "degraded"
     assert status["preserve"]["state"] == "none"
-    check = next(x for x in daemon.json("doctor", expect=None)["items"] if x["name"] == "versions")
+    check = next(x for x in guard.json("doctor", expect=None)["items"] if x["name"] == "versions")
     assert check["state"] == "warn" and "mode 0777" in check["detail"]
-    (daemon.tree / "f").write_bytes(b"x")
-    daemon.fence()
-    refused = daemon.ctl("versions", "list", daemon.tree / "f", "--json", expect=None)
+    (guard.tree / "f").write_bytes(b"x")
+    guard.fence()
+    refused = guard.ctl("versions", "list", guard.tree / "f", "--json", expect=None)
     assert refused.returncode == 0 and json.loads(refused.stdout)["items"] == []
-    daemon.ctl("files", "seal", daemon.tree / "f")
-    assert daemon.stop() == 0
+    guard.ctl("files", "seal", guard.tree / "f")
+    assert guard.stop() == 0
 
 
-def test_a_second_daemon_leaves_the_vault_alone(daemon: Running, ground: Path) -> None:
+def test_a_second_daemon_leaves_the_vault_alone(guard: Running, ground: Path) -> None:
     """Its state directory is another one; the vault that it is led to by a link of the directory's name is in use."""
     other = ground / "other"
     other.mkdir()
     second = Running(other)
     second.state.mkdir(mode=0o700)
-    shutil.move(str(daemon.state / "vault"), str(second.state / "vault"))
+    shutil.move(str(guard.state / "vault"), str(second.state / "vault"))
     second.start()
     status = second.client.get("/v1/status")
     assert "preserve.unsafe" in {x["code"] for x in status["troubles"]}
     assert second.stop() == 0
-    shutil.move(str(second.state / "vault"), str(daemon.state / "vault"))
+    shutil.move(str(second.state / "vault"), str(guard.state / "vault"))
 
 
 @pytest.fixture
@@ -298,33 +298,33 @@ def disk(ground: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("backend", ["native", "pyinotify"])
 def test_a_tree_that_is_a_whole_file_system_holds_its_vault(ground: Path, disk: Path, backend: str) -> None:
     """The vault lies in the tree: it is not watched, not surveyed, not sealed with the tree, and comes to no harm."""
-    daemon = Running(ground)
-    daemon.tree = disk
+    guard = Running(ground)
+    guard.tree = disk
     config = ground / "shieldd.toml"
-    daemon.state.mkdir(mode=0o700)
-    keyfile = daemon.state / "keyfile"
+    guard.state.mkdir(mode=0o700)
+    keyfile = guard.state / "keyfile"
     keyfile.touch(mode=0o600)
     keyfile.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
     config.write_text(
-        f'[daemon]\nstate_dir = "{daemon.state}"\nsocket = "{daemon.socket}"\nhost_id = "e2e"\n'
+        f'[daemon]\nstate_dir = "{guard.state}"\nsocket = "{guard.socket}"\nhost_id = "e2e"\n'
         f'[[tree]]\npath = "{disk}"\ncanaries = 0\n[watch]\nbackend = "{backend}"\n[keys]\nunlock = "keyfile"\n'
     )
     ward = lay_out(disk)
-    daemon.start([sys.executable, "-m", "shieldd", "--config", str(config)])
-    linked(daemon)
+    guard.start([sys.executable, "-m", "shieldd", "--config", str(config)])
+    linked(guard)
     before = whole_without_vault(disk)
-    check = next(x for x in daemon.json("doctor", expect=None)["items"] if x["name"] == "versions")
+    check = next(x for x in guard.json("doctor", expect=None)["items"] if x["name"] == "versions")
     assert check["state"] == "warn" and "inside a guarded tree" in check["detail"]
     subprocess.run(["rm", "-rf", ward], check=True)
-    threat = attacked(daemon)
-    events = daemon.client.get("/v1/events", limit=10_000)["items"]
+    threat = attacked(guard)
+    events = guard.client.get("/v1/events", limit=10_000)["items"]
     assert not [x for x in events if ".shieldd-vault" in x["path"]]
-    daemon.ctl("restore", "run", threat["id"], "--yes")
+    guard.ctl("restore", "run", threat["id"], "--yes")
     assert whole_without_vault(disk) == before
-    daemon.ctl("files", "seal", disk, "--recursive", expect=None)
+    guard.ctl("files", "seal", disk, "--recursive", expect=None)
     names = [x.name for x in (disk / ".shieldd-vault").rglob("*")]
     assert names and not [name for name in names if name.endswith(".shield")]
-    assert daemon.stop() == 0
+    assert guard.stop() == 0
 
 
 def whole_without_vault(disk: Path) -> dict[bytes, Whole]:
@@ -333,39 +333,39 @@ def whole_without_vault(disk: Path) -> dict[bytes, Whole]:
 
 @pytest.mark.root
 def test_low_on_space_it_says_so_and_takes_it_back(ground: Path, disk: Path) -> None:
-    daemon = Running(ground)
-    daemon.tree = disk / "tree"
-    daemon.tree.mkdir()
-    lay_out(daemon.tree)
-    daemon.start()
-    linked(daemon)
+    guard = Running(ground)
+    guard.tree = disk / "tree"
+    guard.tree.mkdir()
+    lay_out(guard.tree)
+    guard.start()
+    linked(guard)
 
     def codes() -> set[str]:
-        return {x["code"] for x in daemon.client.get("/v1/status")["troubles"]}
+        return {x["code"] for x in guard.client.get("/v1/status")["troubles"]}
 
     with (disk / "ballast").open("wb", buffering=0) as ballast:
         os.posix_fallocate(ballast.fileno(), 0, os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - (1 << 20))
     until("a trouble", lambda: "preserve.space" in codes())
-    path = daemon.tree / "ward" / "010.csv"
+    path = guard.tree / "ward" / "010.csv"
     path.unlink()
-    daemon.fence()
-    until("a deleted file is kept all the same", lambda: daemon.json("versions", "list", path)["items"])
+    guard.fence()
+    until("a deleted file is kept all the same", lambda: guard.json("versions", "list", path)["items"])
     (disk / "ballast").unlink()
     until("the trouble is over", lambda: "preserve.space" not in codes())
-    assert daemon.stop() == 0
+    assert guard.stop() == 0
 
 
-def test_time_is_not_wasted_on_a_storm(daemon: Running) -> None:
+def test_time_is_not_wasted_on_a_storm(guard: Running) -> None:
     """Files that come and go by the thousand: the keeper follows, and what is left is linked."""
-    place = daemon.tree / "storm"
+    place = guard.tree / "storm"
     place.mkdir()
     for number in range(4000):
         path = place / f"{number}.tmp"
         path.write_bytes(b"x")
         if number % 10:
             path.unlink()
-    daemon.fence()
+    guard.fence()
     began = time.monotonic()
     until("all that stayed is linked", lambda: all(x.stat().st_nlink == 2 for x in place.iterdir()))
     assert time.monotonic() - began < 30
-    assert daemon.actions() == []
+    assert guard.actions() == []

@@ -29,7 +29,7 @@ TABLE: dict[str, tuple[set[str], str]] = {
         "the product as one loop: it knows the parts by their contracts alone",
     ),
     "shieldd.custody": (
-        {"model", "errors", "config", "respond", "store"},
+        {"model", "errors", "native", "config", "respond", "store"},
         "it keeps what may have to come back; what to do about an attack is decided elsewhere",
     ),
     "shieldd.holding": (
