@@ -6,6 +6,7 @@ Paths are bytes here; in the daemon's JSON they are `path`, with `path_b64` besi
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from shieldd.errors import ShieldError
 Json = Mapping[str, Any]
 _POLL_S: Final = 0.02
 _PAGE: Final = 10_000
+_MEMORY_S: Final = 60.0  # the longest time over which an actor's deeds are counted
 _NOTE: Final = "rehearsal: shieldctl drill {id}"
 
 
@@ -92,7 +94,9 @@ class Daemon:
         return str(self._ask.get("/v1/status")["watch"]["backend"])
 
     def rested(self, tree: bytes, now_ns: int) -> None:
-        """Returns when the daemon would contain in `tree` again: after one that is not resolved it only alerts.
+        """Returns when the daemon would judge an attack in `tree` by itself: after a containment it only alerts for a
+        while, unless that is resolved; and where it names no process, all that happens in the tree counts as one's
+        work, for as long as it remembers.
 
         Raises:
             ShieldError: `drill.soon` with the time to wait, s; a drill now would measure that limit and nothing else.
@@ -102,16 +106,21 @@ class Daemon:
         since_ns = max(0, now_ns - int(max(pause_s, window_s) * 1e9))
         alerts = self._ask.get("/v1/alerts", since_ns=since_ns, limit=_PAGE)["items"]
         over = {threat["id"] for threat in self._ask.get("/v1/threats", state="resolved", limit=_PAGE)["items"]}
-        contained = [item for item in alerts if item["kind"] == "contain" and item["threat_id"] not in over]
+        every = [item for item in alerts if item["kind"] == "contain"]
+        contained = [item for item in every if item["threat_id"] not in over]
         ages_s = sorted((now_ns - instant_ns(item["at"])) / 1e9 for item in contained)
         here_s = [(now_ns - instant_ns(item["at"])) / 1e9 for item in contained if beneath(path_of(item, "path"), tree)]
         limit = int(guard.get("contain_limit", len(ages_s) + 1))
         waits = [pause_s - age_s for age_s in here_s]
         if limit <= len(ages_s):
             waits.append(window_s - ages_s[limit - 1])
-        if (wait_s := max(waits, default=0.0)) > 0:
-            text = f"the daemon contained {ages_s[0]:.0f} s ago and will only alert for another {wait_s:.0f} s"
-            raise ShieldError("drill.soon", text, hint=f"sleep {wait_s:.0f}; shieldctl drill")
+        if not self._ask.get("/v1/status")["watch"]["attribution"]:
+            here = [item for item in every if beneath(path_of(item, "path"), tree)]
+            waits += [_MEMORY_S - (now_ns - instant_ns(item["at"])) / 1e9 for item in here]
+        if (wait_s := math.ceil(max(waits, default=0.0))) > 0:
+            last_s = min((now_ns - instant_ns(item["at"])) / 1e9 for item in every)
+            text = f"the daemon contained {last_s:.0f} s ago and will judge a new attack by itself in {wait_s} s"
+            raise ShieldError("drill.soon", text, hint=f"sleep {wait_s}; shieldctl drill")
 
     def wait_seen(self, path: bytes, deadline_s: float) -> None:
         """Returns once an event of `path` (absolute) is on record: the source keeps order, so all before it are too.

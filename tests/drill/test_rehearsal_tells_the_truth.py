@@ -112,7 +112,7 @@ def test_a_second_drill_is_refused_while_the_daemon_only_alerts(tmp_path: Path) 
         assert drill(tmp_path).passed
         assert engine.threat_list[0].state is State.RESOLVED
         engine.threat_list[0] = replace(engine.threat_list[0], state=State.OPEN)
-        with pytest.raises(ShieldError, match="will only alert for another") as caught:
+        with pytest.raises(ShieldError, match="will judge a new attack by itself in") as caught:
             drill(tmp_path)
         assert caught.value.code == "drill.soon"
 
@@ -128,12 +128,17 @@ def test_a_daemon_that_sees_nothing_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_command(tmp_path: Path) -> None:
-    with guarded(tmp_path) as (_, root):
+    with guarded(tmp_path) as (engine, root):
         base = [sys.executable, "-m", "shieldctl", "--socket", str(tmp_path / "s"), "drill", "--files", "40"]
         done = subprocess.run([*base, "--json", "--seed", "9"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["schema"], report["seed"], report["files"]["total"]) == ("drill/1", 9, 40)
+        again = subprocess.run(base, capture_output=True, text=True, timeout=120)
+        assert again.returncode == 1 and "sleep" in again.stderr, "no process is named: it remembers the tree's minute"
+        status = engine.status()
+        named = replace(status, watch=replace(status.watch, attribution=True))
+        engine.status = lambda: named  # type: ignore[method-assign]
         kept = subprocess.run([*base, "--keep"], capture_output=True, text=True, timeout=120)
         assert kept.returncode == 6 and "not passed" in kept.stdout, "its guard decides once"
         assert len([path for path in root.iterdir() if path.name.startswith("shield-drill-")]) == 1
