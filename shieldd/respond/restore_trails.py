@@ -151,15 +151,24 @@ class Trails:
             self.moved.append((old, new))
 
     def opened(self, copies: Iterable[tuple[bytes, int]]) -> None:
-        """Copies that were made before the actor's writes, name and moment: they tell where no event does."""
-        known = {name for trail in self.files for name in trail.names}
+        """Copies that were made before the actor's writes, name and moment: they tell where no event does.
+
+        Where one event stands for a write and what came after it (a rename), they tell of the write and its moment.
+        """
+        known = {trail.origin: trail for trail in self.files}
+        names = {name for trail in self.files for name in trail.names}
         for path, at_ns in copies:
-            if path not in known:
-                known.add(path)
-                origin = self.before(path)
+            origin = self.before(path)
+            trail = known.get(origin)
+            if trail is not None and path == trail.names[0]:
+                trail.wrote = True
+                trail.content_ns = min(trail.content_ns or at_ns, at_ns)
+            elif path not in names:
                 trail = Trail(origin, True, path, at_ns, at_ns, wrote=True, content_ns=at_ns, names=[path])
                 self.files.append(trail)
                 self._claimed.add(origin)
+                known[origin] = trail
+                names.add(path)
 
     def somebody(self, touch: Touch) -> None:
         """One thing that anybody else did since the actor began."""

@@ -310,6 +310,22 @@ def test_a_write_that_no_event_tells_of_is_known_from_its_copy(scene: Scene) -> 
     assert (scene.root / "a.csv").read_bytes() == b"data"
 
 
+def test_a_write_that_only_the_rename_after_it_tells_of_is_known_from_its_copy(scene: Scene) -> None:
+    """The kernel merges both into one event, told after them; the time in the inode is a tick behind."""
+    scene.create(b"a.csv", b"data")
+    since = scene.begin()
+    at = scene.tick()
+    scene.vault.add(b"a.csv", Keep.IMAGE, actor=ATTACKER, at_ns=at)
+    (scene.root / "a.csv").write_bytes(b"gone")
+    os.utime(scene.full(b"a.csv"), ns=(at - 3_000_000, at - 3_000_000))
+    scene.rename(b"a.csv", b"a.csv.locked", ATTACKER)
+
+    done = scene.restore(since)
+
+    assert done[b"a.csv"].outcome is Outcome.DONE
+    assert (scene.root / "a.csv").read_bytes() == b"data"
+
+
 def test_what_is_as_it_was_is_left_alone(scene: Scene) -> None:
     scene.create(b"a.csv", b"data")
     scene.vault.add(b"a.csv", Keep.IMAGE, at_ns=scene.now_ns)
