@@ -143,7 +143,9 @@ class Holding:
     def _records(self, records: Sequence[HeldOpen]) -> None:
         lost = [one for one in records if one.lost]
         if lost:
-            log.warning("writers went on without a version", count=len(lost), why=lost[-1].kept.name.lower())
+            last = lost[-1]
+            why = f"{last.kept.name.lower()} (errno {last.errno or 0}, {last.held_us} us)"
+            log.warning("writers went on without a version", count=len(lost), why=why)
             with self._lock:
                 self._lost += len(lost)
 
