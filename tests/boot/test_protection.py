@@ -97,7 +97,8 @@ def test_an_attacking_service_is_held_and_every_file_comes_back(machine: Machine
     assert {one["fate"] for one in threat["containment"]["processes"]} >= {"done"}
     assert threat["held_at"] and threat["files_touched"] < FILES
     state = machine.check("cat", f"/proc/{threat['actor']['pid']}/stat").rpartition(")")[2].split()[0]
-    assert state == "T"
+    assert state == "T" and _hold(machine)["lost"] == 0, machine.journal()
+    assert _hold(machine)["preserved"]
     _ctl(machine, "threats", "kill", threat["id"], "--reason", "test", "--yes")
     machine.until(lambda: machine.show("raid.service", "ActiveState") in {"failed", "inactive"}, "its end")
     told = machine.check("shieldctl", "restore", "run", threat["id"], "--yes")
