@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,9 +68,8 @@ ATTACKS: Final = tuple(
         (
             "gpg, new and delete",
             ("gpg",),
-            "mkdir -m 700 ./.gnupg; "
-            + _each(
-                "gpg --homedir ./.gnupg --batch --quiet --no-options --no-symkey-cache --pinentry-mode loopback "
+            _each(
+                "gpg --batch --quiet --no-options --no-symkey-cache --pinentry-mode loopback "
                 '--passphrase x --s2k-count 1024 --symmetric -o "$f.gpg" "$f" </dev/null && rm "$f"'
             ),
             False,
@@ -107,13 +107,15 @@ class Raid:
     def __init__(self, attack: Attack, tree: ScratchTree) -> None:
         tree.check()
         home = Path(f"/proc/self/fd/{tree.root_fd}").resolve(strict=True)
+        # of the attacker's own tools, outside of what it attacks; mode 0700
+        self._home = tempfile.mkdtemp(prefix="shield-raid-")
         self._process = subprocess.Popen(
             ["bash", "-c", MARKED + attack.script],
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"},
+            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "GNUPGHOME": self._home},
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -140,4 +142,10 @@ class Raid:
                     os.killpg(self.pid, number)
                 except ProcessLookupError:
                     break
-        return self._process.wait(10)
+        status = self._process.wait(10)
+        if shutil.which("gpgconf"):  # an agent of its own, where gpg started one
+            subprocess.run(
+                ["gpgconf", "--homedir", self._home, "--kill", "gpg-agent"], capture_output=True, check=False
+            )
+        shutil.rmtree(self._home, ignore_errors=True)
+        return status

@@ -36,7 +36,8 @@ echo 0123456789abcdef0123456789abcdef >"$scratch/root/etc/machine-id"
 rm -rf "$scratch/root/opt" "$scratch/root/etc/shieldd" "$scratch/root/var/lib/shieldd"
 mkdir -p "$scratch/root/opt/python" "$scratch/root/opt/dependencies" "$scratch/root/opt/checkout"
 exec systemd-nspawn --quiet --directory="$scratch/root" --register=no --keep-unit --console=pipe --capability=all \\
-    --system-call-filter="fanotify_init fanotify_mark open_by_handle_at pidfd_getfd" "$@" --boot systemd.unit=basic.target
+    --system-call-filter="fanotify_init fanotify_mark open_by_handle_at pidfd_getfd" \\
+    "$@" --boot systemd.unit=basic.target
 """
 
 
