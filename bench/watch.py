@@ -42,13 +42,15 @@ COMMAND: Final = "python -m bench watch"
 Row = dict[str, Any]
 
 
-def _build(where: Path) -> None:
+def build(where: Path) -> None:
+    """The programs in C, into `where`."""
     for name in ("reader", "fanreader", "storm"):
         source = HERE / "peers" / f"{name}.c"
         subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", where / name, source], check=True)
 
 
-def _start(where: Path, name: str, tree: Path, **env: str) -> subprocess.Popen[str]:
+def start_reader(where: Path, name: str, tree: Path, **env: str) -> subprocess.Popen[str]:
+    """A reader that has said it is ready."""
     if name.startswith(("C", "fanotify C")):
         command = [os.fspath(where / ("fanreader" if name.startswith("fanotify") else "reader")), os.fspath(tree)]
         if name.endswith("moderated"):
@@ -65,7 +67,8 @@ def _start(where: Path, name: str, tree: Path, **env: str) -> subprocess.Popen[s
 
 
 @contextmanager
-def _tree(where: Path, dirs: int = DIRS) -> Iterator[Path]:
+def new_tree(where: Path, dirs: int = DIRS) -> Iterator[Path]:
+    """A tree of empty directories, removed in the end."""
     tree = where / "tree"
     tree.mkdir()
     for i in range(dirs):
@@ -87,7 +90,7 @@ def _unbounded() -> Iterator[None]:
         QUEUE.write_text(before)
 
 
-def _end(reader: subprocess.Popen[str]) -> dict[str, float]:
+def end_reader(reader: subprocess.Popen[str]) -> dict[str, float]:
     """What the reader says of the storm; from outside where it missed the end."""
     assert reader.stdout is not None
     said = select.select([reader.stdout], [], [], END_S)[0]
@@ -106,74 +109,43 @@ def _storm(where: Path, tree: Path, files: int) -> float:
 
 def backlog(where: Path, name: str, files: int, place: Path | None = None) -> dict[str, float]:
     """One drain: events of the storm per second, and processor seconds per million of them."""
-    with _tree(place or where) as tree, _unbounded():
-        reader = _start(where, name, tree)
+    with new_tree(place or where) as tree, _unbounded():
+        reader = start_reader(where, name, tree)
         reader.send_signal(signal.SIGSTOP)
         _storm(where, tree, files)
         began = time.perf_counter()
         reader.send_signal(signal.SIGCONT)
-        said = _end(reader)
+        said = end_reader(reader)
         took = time.perf_counter() - began
     return said | {"rate": files * 6 / took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
 
 
 def live(where: Path, name: str, files: int, place: Path | None = None) -> dict[str, float]:
     """One storm beside a reader at the default queue: losses, processor seconds per million events."""
-    with _tree(place or where) as tree:
-        reader = _start(where, name, tree)
+    with new_tree(place or where) as tree:
+        reader = start_reader(where, name, tree)
         took = _storm(where, tree, files)
-        said = _end(reader)
+        said = end_reader(reader)
     return said | {"storm_s": took, "cpu_per_million": said["cpu_s"] / (files * 6) * 1e6}
 
 
 def nested(where: Path, name: str, place: Path | None = None) -> int:
     """Files in directories made a moment before that a reader saw, of 300."""
-    with _tree(place or where, 0) as tree:
-        reader = _start(where, name, tree, KEEP_FILES="1")
+    with new_tree(place or where, 0) as tree:
+        reader = start_reader(where, name, tree, KEEP_FILES="1")
         make = "for i in $(seq 300); do mkdir -p t$i/a/b/c/d && echo x > t$i/a/b/c/d/file; done"
         script = f"{make}; sleep 1; echo x > END"
         subprocess.run(["sh", "-c", script], cwd=tree, check=True)
-        return int(_end(reader)["files"]) - 1  # END itself
-
-
-def started(place: Path, directories: int) -> float:
-    """Seconds until a tree of so many directories is guarded by a mark."""
-    from shieldd.watch import Tree
-    from shieldd.watch.fanotify_source import FanotifySource
-
-    with _tree(place, 0) as tree:
-        for i in range(directories // 100):
-            for j in range(100):
-                (tree / f"{i}" / f"{j}").mkdir(parents=True)
-        fd = os.open(tree, os.O_RDONLY)
-        began = time.perf_counter()
-        source = FanotifySource([Tree(os.fsencode(tree), fd)])
-        source.start()
-        took = time.perf_counter() - began
-        source.stop()
-        os.close(fd)
-    return took
-
-
-@contextmanager
-def _own(where: Path) -> Iterator[Path]:
-    """A file system in memory that nobody else uses: a mark is on all of it."""
-    place = where / "own"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "shieldd-bench", place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
+        return int(end_reader(reader)["files"]) - 1  # END itself
 
 
 def inspected(where: Path, files: int, *, paused: bool) -> dict[str, float]:
     """Files rewritten, then looked into: head, middle and tail samples and all features."""
-    with _tree(where, 100) as tree:
+    with new_tree(where, 100) as tree:
         for i in range(files):
             (tree / f"d{i % 100}" / f"f{i}").write_bytes(os.urandom(512) * 64)
         with _unbounded() if paused else _nothing():
-            reader = _start(where, "native-inspect", tree)
+            reader = start_reader(where, "native-inspect", tree)
             if paused:
                 os.sched_setaffinity(reader.pid, {max(os.sched_getaffinity(0))})
                 reader.send_signal(signal.SIGSTOP)
@@ -183,7 +155,7 @@ def inspected(where: Path, files: int, *, paused: bool) -> dict[str, float]:
             (tree / "END").write_bytes(b"x")
             began = time.perf_counter()
             reader.send_signal(signal.SIGCONT)
-            said = _end(reader)
+            said = end_reader(reader)
             took = time.perf_counter() - began
     return said | {"rate": said["looked"] / took, "per_cpu_s": said["looked"] / said["cpu_s"]}
 
@@ -193,8 +165,9 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _row(what: str, value: float, unit: str, peer: str = "", ratio: float | None = None, target: str = "",
-         *, met: bool | None = None) -> Row:  # fmt: skip
+def row(what: str, value: float, unit: str, peer: str = "", ratio: float | None = None, target: str = "",
+        *, met: bool | None = None, command: str = COMMAND) -> Row:  # fmt: skip
+    """One line of the page."""
     return {
         "what": what,
         "value": value,
@@ -203,11 +176,12 @@ def _row(what: str, value: float, unit: str, peer: str = "", ratio: float | None
         "ratio": ratio,
         "target": target,
         "met": met,
-        "command": COMMAND,
+        "command": command,
     }
 
 
-def _median(runs: list[dict[str, float]], key: str) -> float:
+def median(runs: list[dict[str, float]], key: str) -> float:
+    """Of one figure of several runs."""
     return statistics.median(run[key] for run in runs)
 
 
@@ -219,17 +193,17 @@ def _backlog_rows(where: Path) -> Iterator[Row]:
             if name in slow and turn >= SLOW_ROUNDS:
                 continue
             kept.append(backlog(where, name, SLOW_FILES if name in slow else FILES))
-    ours, bare = _median(runs["native"], "rate"), _median(runs["C"], "rate")
+    ours, bare = median(runs["native"], "rate"), median(runs["C"], "rate")
     lost = sum(run["lost"] for run in runs["native"])
-    yield _row("drain to Python batches, backlog", round(ours), "events/s", f"bare C {bare:,.0f}/s",
+    yield row("drain to Python batches, backlog", round(ours), "events/s", f"bare C {bare:,.0f}/s",
                round(ours / bare, 2), ">= 0.75 of bare C", met=ours >= 0.75 * bare and not lost)  # fmt: skip
     for name, least in zip(slow, (10, 50, 50), strict=True):
-        rate = _median(runs[name], "rate")
-        yield _row(f"drain to Python batches, backlog, beside {name}", round(ours), "events/s", f"{name} {rate:,.0f}/s",
+        rate = median(runs[name], "rate")
+        yield row(f"drain to Python batches, backlog, beside {name}", round(ours), "events/s", f"{name} {rate:,.0f}/s",
                    round(ours / rate, 1), f">= {least} x", met=ours >= least * rate)  # fmt: skip
-    spent = _median(runs["native"], "cpu_per_million")
-    yield _row("processor time of the drain", round(spent, 3), "CPU s per 1M events",
-               f"bare C {_median(runs['C'], 'cpu_per_million'):.3f}")  # fmt: skip
+    spent = median(runs["native"], "cpu_per_million")
+    yield row("processor time of the drain", round(spent, 3), "CPU s per 1M events",
+               f"bare C {median(runs['C'], 'cpu_per_million'):.3f}")  # fmt: skip
 
 
 def _live_rows(where: Path) -> Iterator[Row]:
@@ -241,14 +215,14 @@ def _live_rows(where: Path) -> Iterator[Row]:
     for name in ("pyinotify", "watchdog"):
         runs[name].append(live(where, name, SLOW_FILES))
     lost = max(run["lost"] for run in runs["native"])
-    spent = _median(runs["native"], "cpu_per_million")
-    beside = ", ".join(f"{name} {_median(runs[name], 'cpu_per_million'):.2f}" for name in peers)
-    yield _row("lost in the live storm of 500,000 operations, default queue (worst of 5)", lost, "events", "", None,
+    spent = median(runs["native"], "cpu_per_million")
+    beside = ", ".join(f"{name} {median(runs[name], 'cpu_per_million'):.2f}" for name in peers)
+    yield row("lost in the live storm of 500,000 operations, default queue (worst of 5)", lost, "events", "", None,
                "0", met=lost == 0)  # fmt: skip
-    yield _row("processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None, "<= 0.35",
+    yield row("processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None, "<= 0.35",
                met=spent <= 0.35)  # fmt: skip
-    yield _row("the storm itself beside our reader", round(_median(runs["native"], "storm_s"), 2), "s",
-               f"beside bare C {_median(runs['C'], 'storm_s'):.2f}")  # fmt: skip
+    yield row("the storm itself beside our reader", round(median(runs["native"], "storm_s"), 2), "s",
+               f"beside bare C {median(runs['C'], 'storm_s'):.2f}")  # fmt: skip
 
 
 def _nested_rows(where: Path) -> Iterator[Row]:
@@ -256,43 +230,19 @@ def _nested_rows(where: Path) -> Iterator[Row]:
         seen = [nested(where, name) for _ in range(3)]
         ours = name == "native"
         what = f"files in directories made a moment before, seen of 300, three runs: {name}"
-        yield _row(what, min(seen), "files", " ".join(map(str, seen)), None, "300" if ours else "",
+        yield row(what, min(seen), "files", " ".join(map(str, seen)), None, "300" if ours else "",
                    met=min(seen) == 300 if ours else None)  # fmt: skip
 
 
 def _inspect_rows(where: Path) -> Iterator[Row]:
     runs = [inspected(where, 20_000, paused=True) for _ in range(ROUNDS)]
-    rate = _median(runs, "rate")
-    yield _row("changed files inspected, one core", round(rate), "files/s", "", None, ">= 15,000", met=rate >= 15_000)
-    yield _row("changed files inspected per second of processor time", round(_median(runs, "per_cpu_s")), "files/CPU s")
+    rate = median(runs, "rate")
+    yield row("changed files inspected, one core", round(rate), "files/s", "", None, ">= 15,000", met=rate >= 15_000)
+    yield row("changed files inspected per second of processor time", round(median(runs, "per_cpu_s")), "files/CPU s")
     beside = [inspected(where, 20_000, paused=False) for _ in range(3)]
     lost = max(run["lost"] for run in beside)
-    yield _row("lost while inspecting 20,000 files at the speed they are written, default queue", lost, "events", "",
+    yield row("lost while inspecting 20,000 files at the speed they are written, default queue", lost, "events", "",
                None, "0", met=lost == 0)  # fmt: skip
-
-
-def _fanotify_rows(where: Path, rounds: int = ROUNDS, files: int = FILES) -> Iterator[Row]:
-    with _own(where) as place:
-        names = ("fanotify", "fanotify C")
-        drains = {name: [backlog(where, name, files, place) for _ in range(rounds)] for name in names}
-        names = (*names, "fanotify C moderated")
-        storms = {name: [live(where, name, files, place) for _ in range(rounds)] for name in names}
-        seen = [nested(where, "fanotify", place) for _ in range(3)]
-        starts = [started(place, 100_000) for _ in range(3)]
-    ours, bare = (_median(drains[name], "rate") for name in ("fanotify", "fanotify C"))
-    yield _row("fanotify: drain to Python batches with names and actors, backlog", round(ours), "events/s",
-               f"bare C fanotify {bare:,.0f}/s", round(ours / bare, 2), ">= 0.75 of bare C",
-               met=ours >= 0.75 * bare)  # fmt: skip
-    spent = _median(storms["fanotify"], "cpu_per_million")
-    beside = ", ".join(f"{name} {_median(storms[name], 'cpu_per_million'):.2f}" for name in names[1:])
-    yield _row("fanotify: processor time of the live storm", round(spent, 3), "CPU s per 1M events", beside, None,
-               "<= 0.35", met=spent <= 0.35)  # fmt: skip
-    lost = max(run["lost"] for run in storms["fanotify"])
-    yield _row("fanotify: lost in the live storm (worst)", lost, "events", "", None, "0", met=lost == 0)
-    yield _row("fanotify: files in directories made a moment before, seen of 300", min(seen), "files",
-               " ".join(map(str, seen)), None, "300", met=min(seen) == 300)  # fmt: skip
-    took = statistics.median(starts)
-    yield _row("fanotify: 100,000 directories guarded", round(took * 1e3, 2), "ms", "", None, "<= 10", met=took <= 0.01)
 
 
 def rows() -> Iterable[Row]:
@@ -300,10 +250,9 @@ def rows() -> Iterable[Row]:
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="shieldd-bench-", dir=memory) as name:
         where = Path(name)
-        _build(where)
+        build(where)
         if os.geteuid() == 0:
             yield from _backlog_rows(where)
             yield from _inspect_rows(where)
-            yield from _fanotify_rows(where)
         yield from _live_rows(where)
         yield from _nested_rows(where)

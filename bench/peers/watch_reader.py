@@ -3,7 +3,7 @@
 usage: python -m bench.peers.watch_reader NAME DIR
 
 Prints `ready` once all is watched, and one line of JSON once a file called END was written: events delivered, events
-known to be lost, processor seconds, distinct files reported, files looked at.
+known to be lost, processor seconds, distinct files reported, files looked at; and what the set-up took (ours alone).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,11 @@ def _cpu_s() -> float:
     return use.ru_utime + use.ru_stime
 
 
+def _rss_kib() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
 class Report:
     """What a reader says at the end."""
 
@@ -32,9 +38,19 @@ class Report:
         self.lost = 0
         self.looked = 0
         self.before_s = 0.0
+        self.begun_s = 0.0
+        self.start_s = 0.0
+        self.start_rss_kib = self.bare_rss_kib = 0
+
+    def begin(self) -> None:
+        """From here on it sets itself up."""
+        self.bare_rss_kib = _rss_kib()
+        self.begun_s = time.perf_counter()
 
     def ready(self) -> None:
         """From here on it counts."""
+        self.start_s = time.perf_counter() - self.begun_s
+        self.start_rss_kib = _rss_kib()
         self.before_s = _cpu_s()
         print("ready", flush=True)
 
@@ -48,6 +64,9 @@ class Report:
             "files": len(self.files),
             "looked": self.looked,
             "rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "start_s": round(self.start_s, 6),
+            "start_rss_kib": self.start_rss_kib,
+            "bare_rss_kib": self.bare_rss_kib,
         }
         print(json.dumps(line), flush=True)
 
@@ -63,6 +82,7 @@ def _ours(kind: str, path: str, *, inspect: bool) -> None:
     report, keep = Report(), os.environ.get("KEEP_FILES") is not None
     tree = Tree(os.fsencode(path), os.open(path, os.O_RDONLY))
     source: Source
+    report.begin()
     if kind == "fanotify":
         source = FanotifySource([tree], inspect=inspect, actors=Actors(own=[os.getpid()]))
     else:

@@ -68,12 +68,39 @@ def own_file_system(at: Path, size_mib: int = 1024) -> Iterator[Path]:
     options = f"size={size_mib}m,mode=0755"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)], check=True)
     try:
-        if at.stat().st_dev in {Path(other).stat().st_dev for other in ("/", "/tmp", "/proc", "/dev", "/run")}:
-            raise RuntimeError(f"{at} is on the machine's own file system")
+        _alone(at)
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=False)
         at.rmdir()
+
+
+@contextmanager
+def own_disk(at: Path, image: Path, size_mib: int = 4096) -> Iterator[Path]:
+    """An ext4 on a loop device at a new directory; `image`, best in memory, is made and removed.
+
+    Raises:
+        RuntimeError: where the directory is not on a file system of its own afterwards.
+    """
+    at.mkdir(mode=0o755)
+    with image.open("wb") as file:
+        file.truncate(size_mib << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, at], check=True)
+        try:
+            _alone(at)
+            yield at
+        finally:
+            subprocess.run(["umount", "-l", at], check=False)
+    finally:
+        image.unlink()
+        at.rmdir()
+
+
+def _alone(at: Path) -> None:
+    if at.stat().st_dev in {Path(other).stat().st_dev for other in ("/", "/tmp", "/proc", "/dev", "/run")}:
+        raise RuntimeError(f"{at} is on the machine's own file system")
 
 
 class Ground:
