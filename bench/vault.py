@@ -165,7 +165,7 @@ def restored(source: Path, memory: Path, script: str) -> dict[str, float]:
         try:
             until("all files linked", lambda: _linked(ground))
             subprocess.run(["/bin/sh", "-c", script], cwd=ward, check=True, start_new_session=True)
-            threat = until("the incident counted", lambda: _counted(ground), 120)
+            threat = _counted(ground)
             began = time.perf_counter()
             lines = list(ground.client.act("/v1/restore/run", {"id": threat["id"], "dry_run": False, "take": []}))
             took = time.perf_counter() - began
@@ -175,7 +175,11 @@ def restored(source: Path, memory: Path, script: str) -> dict[str, float]:
     wrong = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
     if wrong:
         print(
-            len(wrong), [(path, before.get(path), after.get(path)) for path in wrong[:5]], lines[-3:], file=sys.stderr
+            len(wrong),
+            [(path, before.get(path), after.get(path)) for path in wrong[:5]],
+            lines[:3],
+            lines[-3:],
+            file=sys.stderr,
         )
     return {"took": took, "copied": copied, "same": len(before) - sum(path in before for path in wrong),
             "more": sum(path not in before for path in wrong), "lost": threat["files_lost"]}  # fmt: skip
@@ -186,8 +190,22 @@ def _linked(ground: Ground) -> bool:
     return not vault["linking"] and vault["files"] >= FILES
 
 
-def _counted(ground: Ground) -> dict[str, Any] | None:
-    return next((x for x in ground.threats() if x["files_preserved"] + x["files_lost"] >= FILES), None)
+def _counted(ground: Ground) -> dict[str, Any]:
+    """The incident, when it is known of each file whether it can come back; as it stands, where that never comes."""
+
+    def touched() -> dict[str, Any] | None:
+        return next((x for x in ground.threats() if x["files_touched"] >= FILES), None)
+
+    def counted() -> bool:
+        found = touched() or {"files_preserved": 0, "files_lost": 0}
+        return bool(found["files_preserved"]) and found["files_preserved"] + found["files_lost"] >= FILES
+
+    found = until("the incident", touched, 120)
+    try:
+        until("the count", counted, 20)
+    except TimeoutError as error:
+        print(error, file=sys.stderr)
+    return touched() or found
 
 
 def _kept_rows(memory: Path) -> Iterator[Row]:
