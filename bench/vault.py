@@ -134,10 +134,12 @@ def state(tree: Path) -> State:
 
 
 def _lay_out(source: Path) -> None:
-    for number, (entry, data) in enumerate(build(FILES, 5)):
-        path = source / os.fsdecode(entry.path)
+    corpus = list(build(max(FILES // 5, 1), 5))
+    for number in range(FILES):
+        entry, data = corpus[number % len(corpus)]
+        path = source / f"{number // len(corpus)}" / os.fsdecode(entry.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        path.write_bytes(data + b"%d" % number)  # no two are the same
         path.chmod((0o640, 0o600, 0o444)[number % 3])
         os.chown(path, 1000 + number % 7, 2000)
         if number % 5 == 0:

@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from shieldctl.client import Client
-from shieldctl.drill.corpus import CorpusFile, lay_out
+from shieldctl.drill.corpus import CorpusFile, build
 from shieldctl.drill.tree import ScratchTree
 from shieldd.errors import ShieldError
 
@@ -103,6 +104,12 @@ def _alone(at: Path) -> None:
         raise RuntimeError(f"{at} is on the machine's own file system")
 
 
+@lru_cache(maxsize=1)
+def _corpus(files: int, seed: int) -> tuple[tuple[CorpusFile, bytes], ...]:
+    """Making 5,000 files takes longer than any attack on them."""
+    return tuple(build(files, seed))
+
+
 class Ground:
     """The tree, the daemon, the command line.
 
@@ -129,7 +136,9 @@ class Ground:
     def lay_out(self, files: int, seed: int = 1) -> tuple[ScratchTree, tuple[CorpusFile, ...]]:
         """A marked scratch tree below the guarded one, with the drill's corpus in it."""
         scratch = ScratchTree.make(self.tree)
-        return scratch, lay_out(scratch, files, seed)
+        for entry, data in _corpus(files, seed):
+            scratch.write(entry.path, data)
+        return scratch, tuple(entry for entry, _ in _corpus(files, seed))
 
     def start(self) -> Ground:
         """Start the daemon; returns when it is ready and has come to know every file."""
