@@ -318,7 +318,8 @@ def _work_row(work: Work, kept: Rounds) -> Row:
     beside = (
         f"unguarded {plain.cpu_s:.2f} CPU s in {plain.wall_s:.2f} s; by the clock {_percent(wall)}; least over least "
         f"{_percent(least)} CPU; daemon's own {own[0]:.2f} CPU s. "
-        f"With hold_ranges = false: {_percent(without[0])} CPU, {_percent(without[1])} by the clock, daemon's own {own[1]:.2f} CPU s"
+        f"With hold_ranges = false: {_percent(without[0])} CPU, {_percent(without[1])} by the clock, "
+        f"daemon's own {own[1]:.2f} CPU s"
     )
     return _row(f"{work.name}: processor time over unguarded", round((cpu - 1) * 100, 1), "%", peer=beside,
                 ratio=round(cpu, 3), target=f"≤ +{work.limit * 100:.0f} %", met=cpu <= 1 + work.limit)  # fmt: skip
