@@ -57,7 +57,7 @@ def unpack(source: Path, tree: Path) -> None:
 def compress_and_keep(source: Path, tree: Path) -> None:
     shutil.copytree(source, tree / "logs")
     for path in sorted((tree / "logs").rglob("*.csv")) + sorted((tree / "logs").rglob("*.hl7")):
-        run("gzip", "-k", path)
+        run("gzip", "-kf", path)  # without -f it leaves alone what has a second name, and the vault's link is one
 
 
 def rotate(source: Path, tree: Path) -> None:
@@ -65,7 +65,7 @@ def rotate(source: Path, tree: Path) -> None:
         (tree / f"app.log.{number}").write_text(f"line {number}\n" * 4000)
     for number in range(7, -1, -1):
         (tree / f"app.log.{number}").rename(tree / f"app.log.{number + 1}")
-    run("gzip", tree / "app.log.8")
+    run("gzip", "-f", tree / "app.log.8")
 
 
 def commit(source: Path, tree: Path) -> None:

@@ -122,6 +122,21 @@ def test_what_we_made_ourselves_comes_back_too(house: House) -> None:
     assert (house.tree / "restored").stat().st_nlink == 2
 
 
+def test_who_locks_by_a_second_name_still_counts_two(house: House) -> None:
+    """GnuPG's and liblockfile's way: a file of one's own is linked to the lock's name, and the names are counted."""
+    for name, lock in (("#lk0x7.pacs.4711", "ring.lock"), ("lk4711", "inbox.lock")):
+        mine = house.tree / f".{name}"
+        mine.write_bytes(b"4711\npacs\n")
+        house.note((Kind.CREATE, os.fsencode(mine.name), b"", 7))
+        os.link(mine, house.tree / lock)
+        house.note((Kind.CREATE, lock.encode(), b"", 7))
+        assert mine.stat().st_nlink == 2
+    (house.tree / "Cargo.lock").write_bytes(b"[[package]]\n" * 100)
+    house.note((Kind.CREATE, b"Cargo.lock", b"", 7))
+    assert (house.tree / "Cargo.lock").stat().st_nlink == 2, "a file with content is kept whatever its name"
+    assert not house.troubles
+
+
 def test_a_file_replaced_by_the_way_editors_save(house: House) -> None:
     for turn in range(3):
         (house.tree / ".a.tmp").write_bytes(b"draft %d" % turn)

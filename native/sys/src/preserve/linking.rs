@@ -82,6 +82,18 @@ impl Ours for Vault {
     }
 }
 
+/// Longest lock file, bytes: host and process; `Cargo.lock` and its like are longer.
+const LOCK: i64 = 256;
+
+/// Whether a name is that of a lock file. Who takes a lock by link(2) counts the names of the file and takes a third for
+/// a sign that somebody else has it: GnuPG (`.#lk…`, `….lock`), liblockfile (`.lk…`), mail programs (`….lock`, `….lck`).
+fn is_lock(name: &[u8]) -> bool {
+    name.starts_with(b".#lk")
+        || name.starts_with(b".lk")
+        || name.ends_with(b".lock")
+        || name.ends_with(b".lck")
+}
+
 impl Vault {
     /// Keeps the file at `path` beneath `root` by a hard link; one that has a link already gets no second one, only a
     /// version of its new name.
@@ -127,6 +139,12 @@ impl Vault {
         let seen = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| Trouble::of(e, "file cannot be looked at"))?;
         check(&seen, self.place.dev)?;
+        if seen.st_size <= LOCK && is_lock(name) {
+            return Err(Trouble::new(
+                "file.not-regular",
+                "a lock file has no versions",
+            ));
+        }
         let hash = name_hash(about.tree, about.path);
         let before = self.linked().get(seen.st_ino);
         match before {
@@ -293,4 +311,30 @@ fn protected(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
         seen.stx_attributes
             .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_lock;
+
+    #[test]
+    fn lock_files_are_told_by_their_names() {
+        for name in [
+            &b".#lk0x55d0.pacs.4711"[..],
+            b"pubring.kbx.lock",
+            b".lk04711x",
+            b"inbox.lck",
+        ] {
+            assert!(is_lock(name));
+        }
+        for name in [
+            &b"lock"[..],
+            b"clock",
+            b"report.locked",
+            b".lock.txt",
+            b"#lk",
+        ] {
+            assert!(!is_lock(name));
+        }
+    }
 }
