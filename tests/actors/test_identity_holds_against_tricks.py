@@ -146,10 +146,10 @@ def test_a_run_of_another_program_is_noticed_by_events_alone(actors: Actors, pro
     def noticed() -> bool:
         assert actors.of(process.pid) == (key, True)
         info = actors.info(key, digests=False)
-        return info is not None and len(info.executables) == 2
+        # a close look on the side may tell first; the count is of those that the events themselves showed
+        return info is not None and len(info.executables) == 2 and actors.counts().execs == 1
 
     until(noticed, "the look at least every 50 ms")
-    assert actors.counts().execs == 1
 
 
 def test_preloaded_code_earns_no_trust(actors: Actors, processes: Processes) -> None:
