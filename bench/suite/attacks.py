@@ -79,7 +79,7 @@ ATTACKS: Final = tuple(
         ("xargs -P8 openssl", ("openssl",),
          f"{_FILES} | xargs -0 -P8 -n1 sh -c 'f=$0; {_ENC} \"$f.enc\" </dev/null && rm \"$f\"'", False),
         ("xor and rename, one process", ("python3",), f"exec python3 -c '{_XOR}'", False),
-        ("shred -u", ("shred",), f"{_FILES} | xargs -0 shred -n1 -u", False),
+        ("shred -u", ("shred",), f"{_FILES} | xargs -0 shred -n1 -u", True),
         ("truncate", ("truncate",), f"{_FILES} | xargs -0 truncate -s 0", True),
         ("rm -rf", ("rm",), "exec rm -rf ./*/", True),
         ("find -delete", ("find",), f"exec find ./*/ -type f ! -name {MARKER.decode()} -delete", True),

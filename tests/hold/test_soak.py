@@ -104,7 +104,8 @@ def test_no_room_is_left(tmp_path: Path, program: Path, count: int) -> None:
         where = files(held, count)
         with crowd(program, where, count, SECONDS[count], pause_ms=PAUSE_MS[count]) as at_work:
             wait_for(lambda: held.hold.status().counts.held > count // 2, "openers that are held")
-            with open(held.top / "ballast", "wb") as ballast, pytest.raises(OSError, match="No space"):
+            # the versions may have taken the last inode already: that is no room too
+            with pytest.raises(OSError, match="No space"), open(held.top / "ballast", "wb") as ballast:
                 while True:
                     ballast.write(b"\0" * 65536)
             waited = at_work.end()
@@ -114,7 +115,7 @@ def test_no_room_is_left(tmp_path: Path, program: Path, count: int) -> None:
         assert counts.lost_full > 0
         assert held.hold.status().running
         wait_for(lambda: any(one.kept is Kept.FULL for one in held.seen), "a record of it")
-        (held.top / "ballast").unlink()
+        (held.top / "ballast").unlink(missing_ok=True)
 
 
 @contextmanager
