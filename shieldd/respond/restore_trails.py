@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from shieldd.model.event import Kind
+
+_WRITES: Final = frozenset({Kind.WRITE, Kind.ATTRIB})
 
 
 class Touch(Protocol):
@@ -177,18 +179,24 @@ class Trails:
                 self.others[path] = max(self.others.get(path, 0), touch.at_ns)
 
 
-def follow(touches: Iterable[Touch], actor: int, *, since_ns: int, until_ns: int) -> Trails:
+def follow(
+    touches: Iterable[Touch], actor: int, *, since_ns: int, until_ns: int, unnamed: tuple[int, int] | None = None
+) -> Trails:
     """Follow an actor.
 
     Args:
         touches: all events of the tree in their order, whoever caused them, at least from `since_ns` on.
         since_ns, until_ns: the actor's time; later events with its key are somebody else's (a tree's own key stands
             for whoever works in it).
+        unnamed: where the actor is a process: the tree's own key, and until when a write that nobody is named for is
+            no sign of somebody else. A process that lives for one file can end before the kernel's word of it is read.
     """
     trails = Trails()
     for touch in touches:
         if touch.actor == actor and since_ns <= touch.at_ns <= until_ns:
             trails.take(touch)
+        elif unnamed and touch.actor == unnamed[0] and touch.at_ns <= unnamed[1] and touch.kind in _WRITES:
+            continue
         elif touch.at_ns >= since_ns:
             trails.somebody(touch)
     return trails

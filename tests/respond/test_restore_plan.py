@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shieldd.model.decision import Outcome
+from shieldd.model.event import Kind
 from shieldd.model.restore import Act, Conflict, Found
 from shieldd.model.version import Keep
 from tests.respond.restoring import ATTACKER, USER, Scene, garbled, scene, state
@@ -204,6 +205,23 @@ def test_a_change_in_the_middle_by_somebody_else_is_told_of(scene: Scene) -> Non
 
     step = scene.steps(scene.plan(since))[b"a.csv"]
     assert step.conflict is Conflict.CHANGED_SINCE
+
+
+def test_a_write_in_the_midst_that_nobody_is_named_for_is_no_sign_of_somebody_else(scene: Scene) -> None:
+    """cat(1) for one file can be gone before the kernel's word of it is read."""
+    unnamed = scene.tree.index + 1
+    scene.create(b"a.csv", b"data")
+    scene.create(b"b.csv", b"data")
+    since = scene.begin()
+    scene.write(b"a.csv", b"garbage", ATTACKER)
+    scene.record(Kind.WRITE, b"a.csv", unnamed)
+    scene.write(b"b.csv", b"garbage", ATTACKER)
+    scene.delete(b"b.csv", unnamed)
+    scene.create(b"b.csv", b"another file", unnamed)
+
+    steps = scene.steps(scene.plan(since))
+    assert steps[b"a.csv"].conflict is Conflict.NONE and steps[b"a.csv"].act is Act.COPY
+    assert steps[b"b.csv"].conflict is Conflict.CHANGED_SINCE, "a name that was taken is somebody's"
 
 
 @pytest.mark.parametrize("way", ["link", "file", "outside"])
