@@ -5,6 +5,10 @@ as it comes, and with `watch.hold_ranges = false`, in turns; all works run in it
 of its own. Processor time is that of the work and its children (for servers: of server and client), as the kernel
 accounts it at their end; the daemon's own is in the row beside it. A percentage is the median over the rounds of
 guarded over unguarded of the same round.
+
+Why work that makes many files costs so much: each open for writing, and with ranges each write, waits for an answer of
+another process, also where the file is new and nothing of before can be lost; and the daemon, which looks into every
+new file, shares the two cores with the work.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The storm, the backlog and the live run are those of `watch`, on a tmpfs that nobody else uses; readers take turns in
 each round. A merged record counts once for each operation of the storm, in C as here: what is counted is six a file.
+
+Why the processor time of the live storm is above 0.35 s per 1M events: the bare C reader with the same pauses, which
+finds no names, shows what the kernel's part is. Why the memory is above 40 MB: Python, numpy and our modules are most
+of it before there is a tree; 100,000 directories add 12 MiB.
 """
 
 from __future__ import annotations
