@@ -4,8 +4,8 @@ Each attack meets a corpus of its own on a file system of its own and a daemon i
 `make drill-suite` runs the same and prints more. *Touched* and *lost* are told by the digests of the corpus before and
 after the restore, not by the daemon. Each attack runs once.
 
-Why one run does not settle it: with 300 files, "mv over" lost one or two files in 9 of 25 repetitions. In the one looked
-into, that was the file replaced as the attacker was stopped: a version of it was there, the plan did not list it.
+Why one run does not settle it: with 300 files, "mv over" lost one or two files in 9 of 25 repetitions. In the one
+looked into, that was the file replaced as the attacker was stopped: a version was there, the plan did not list it.
 """
 
 from __future__ import annotations
