@@ -34,7 +34,7 @@ from shieldd.respond.restore_trails import follow
 __all__ = ["History", "Journal", "Restorer", "Versions"]
 
 LEAD_NS: Final = 10_000_000_000  # an actor begins before the first of its acts stands out
-TAIL_NS: Final = 1_000_000_000  # an incident's time ends so long after its last event
+TAIL_NS: Final = 1_000_000_000  # an incident's time begins and ends so long before and after its events
 REPLACED: Final = frozenset({Act.COPY, Act.LINK, Act.TWIN})  # the content of before comes from a version
 ATTRIBUTED: Final = 1 << 63  # bit of an actor key that stands for a process, not for a tree
 
@@ -113,7 +113,7 @@ class Restorer:
         over = max(self._history.last_of(incident.id), incident.decided_at_ns, incident.contained_at_ns) + TAIL_NS
         touches = self._history.touches(tree.index, since, self._clock_ns() + TAIL_NS)
         if named:
-            nobody = (tree.index + 1, over)  # a tree's own key
+            nobody = (tree.index + 1, incident.first_event_at_ns - TAIL_NS, over)  # a tree's own key
             trails = follow(touches, incident.actor_id, since_ns=since, until_ns=until, unnamed=nobody)
         else:
             until = over

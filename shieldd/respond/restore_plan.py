@@ -57,15 +57,19 @@ class Planner:
         were = self._were_there()
         origins = [trail for trail in self._trails.files if id(trail) in were]
         found: list[tuple[Step, Version | None]] = []
-        planted = [trail for trail in self._trails.files if id(trail) not in were]
+        # what came while the actor was at work and nobody is named for may be anybody's: it stays
+        planted = [trail for trail in self._trails.files if id(trail) not in were and trail.named]
         for trail in origins:
             step, version = self._origin(trail)
+            if not trail.named:
+                step = replace(step, text=f"{step.text} (nobody is named for what was done to it during the attack)")
             found.append((step, version))
-            if trail.place is not None and step.act in (Act.COPY, Act.LINK) and self._elsewhere(trail):
+            if trail.place is not None and trail.named and step.act in (Act.COPY, Act.LINK) and self._elsewhere(trail):
                 planted.append(trail)
         files = self._twins(found)
-        # what lies where a version comes back is replaced by it, and preserved first
-        taken = {step.path for step in files if step.act in (Act.COPY, Act.LINK, Act.TWIN)}
+        # what lies where a version comes back is replaced by it, and preserved first; what has come back stays
+        back = (Act.COPY, Act.LINK, Act.TWIN)
+        taken = {step.path for step in files if step.act in back or step.found is Found.SAME}
         away = (x for trail in planted for x in self._planted(trail) if x.path not in taken)
         steps = [*files, *moves, *away]
         steps += self._directories(steps)

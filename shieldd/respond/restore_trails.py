@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from shieldd.model.event import Kind
-
-_WRITES: Final = frozenset({Kind.WRITE, Kind.ATTRIB})
 
 
 class Touch(Protocol):
@@ -41,6 +39,7 @@ class Trail:
         names: every name that it had, the first first.
         wrote: whether its content was touched; dressed_ns: first touch of its attributes, 0 for none.
         first_ns, last_ns: first and last touch; `content_ns`: first one that ended the content of before.
+        named: whether the actor was named for any of it; else it happened while it was at work, and nobody was.
     """
 
     origin: bytes | None
@@ -52,6 +51,7 @@ class Trail:
     dressed_ns: int = 0
     content_ns: int = 0
     names: list[bytes] = field(default_factory=list)
+    named: bool = True
 
     def ended(self, at_ns: int) -> None:
         """Its content of before is no more from then on."""
@@ -69,6 +69,7 @@ class Trails:
     _at: dict[bytes, Trail] = field(default_factory=dict)
     _claimed: set[bytes] = field(default_factory=set)
     _made: set[bytes] = field(default_factory=set)
+    _named: bool = True
 
     def before(self, path: bytes) -> bytes:
         """The name that a path had before the actor renamed directories above it."""
@@ -90,9 +91,10 @@ class Trails:
                 origin = None
             else:
                 self._claimed.add(origin)
-            trail = Trail(origin, sure, path, touch.at_ns, touch.at_ns, names=[path])
+            trail = Trail(origin, sure, path, touch.at_ns, touch.at_ns, names=[path], named=False)
             self.files.append(trail)
             self._at[path] = trail
+        trail.named |= self._named
         trail.last_ns = max(trail.last_ns, touch.at_ns)
         return trail
 
@@ -101,8 +103,9 @@ class Trails:
             self._at.pop(trail.place, None)
         trail.place = None
 
-    def take(self, touch: Touch) -> None:
-        """One thing that the actor did."""
+    def take(self, touch: Touch, *, named: bool = True) -> None:
+        """One thing that the actor did, or that was done while it was at work and nobody is named for."""
+        self._named = named
         match touch.kind:
             case Kind.CREATE | Kind.WRITE:
                 trail = self._trail(touch, touch.path, sure=touch.kind is Kind.WRITE)
@@ -132,6 +135,7 @@ class Trails:
         if not touch.from_path:
             # It came from outside the tree: made here, as far as this tree goes.
             trail = Trail(None, True, touch.path, touch.at_ns, touch.at_ns, wrote=True, names=[touch.path])
+            trail.named = self._named
             self.files.append(trail)
         else:
             trail = self._trail(touch, touch.from_path, sure=True)
@@ -180,7 +184,7 @@ class Trails:
 
 
 def follow(
-    touches: Iterable[Touch], actor: int, *, since_ns: int, until_ns: int, unnamed: tuple[int, int] | None = None
+    touches: Iterable[Touch], actor: int, *, since_ns: int, until_ns: int, unnamed: tuple[int, int, int] | None = None
 ) -> Trails:
     """Follow an actor.
 
@@ -188,18 +192,23 @@ def follow(
         touches: all events of the tree in their order, whoever caused them, at least from `since_ns` on.
         since_ns, until_ns: the actor's time; later events with its key are somebody else's (a tree's own key stands
             for whoever works in it).
-        unnamed: where the actor is a process: the tree's own key, and until when a write that nobody is named for is
-            no sign of somebody else. A process that lives for one file can end before the kernel's word of it is read.
+        unnamed: where the actor is a process: the tree's own key, and from when to when what nobody is named for counts
+            as its doing. A process that lives for one file can end before the kernel's word of it is read.
     """
     trails = Trails()
     for touch in touches:
         if touch.actor == actor and since_ns <= touch.at_ns <= until_ns:
             trails.take(touch)
-        elif unnamed and touch.actor == unnamed[0] and touch.at_ns <= unnamed[1] and touch.kind in _WRITES:
-            continue
+        elif unnamed and touch.actor == unnamed[0] and unnamed[1] <= touch.at_ns <= unnamed[2] and _is_of_one(touch):
+            trails.take(touch, named=False)
         elif touch.at_ns >= since_ns:
             trails.somebody(touch)
     return trails
+
+
+def _is_of_one(touch: Touch) -> bool:
+    """Whether it happened to one file or to an empty directory: others' directories are not given back names."""
+    return touch.kind is not Kind.RENAME_DIR
 
 
 def above(path: bytes) -> Iterator[bytes]:

@@ -41,6 +41,23 @@ def test_children_of_xargs_are_one_actor(actors: Actors, processes: Processes) -
     assert len(keys_of(actors, pids)) == 1
 
 
+@pytest.mark.root
+def test_what_lost_its_privileges_is_an_actor_without_the_root_who_started_it(
+    actors: Actors, processes: Processes
+) -> None:
+    """Else an account without privileges could have root's whole session stopped."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("no setpriv here")
+    plain = "setpriv --reuid 65534 --regid 65534 --clear-groups sleep 100"
+    pids = processes.shell(f"{plain} & {plain} & sleep 100", count=3)
+    until(lambda: sum(os.stat(f"/proc/{pid}").st_uid == 65534 for pid in pids) == 2, "two without privileges")
+    theirs = {pid for pid in pids if os.stat(f"/proc/{pid}").st_uid == 65534}
+    until(lambda: all(os.readlink(f"/proc/{pid}/exe").endswith("sleep") for pid in theirs), "two that sleep")
+    (key,) = keys_of(actors, theirs)
+    assert {key} != keys_of(actors, pids - theirs) and len(keys_of(actors, pids - theirs)) == 1
+    assert {pid for pid, _ in actors.members(key)} == theirs
+
+
 def test_a_script_and_its_one_file_programs_are_one_actor(actors: Actors, processes: Processes) -> None:
     top = processes.run("/bin/bash", "-c", "while :; do sleep 0.02; /bin/true; done")
     seen: set[int] = set()

@@ -207,21 +207,41 @@ def test_a_change_in_the_middle_by_somebody_else_is_told_of(scene: Scene) -> Non
     assert step.conflict is Conflict.CHANGED_SINCE
 
 
-def test_a_write_in_the_midst_that_nobody_is_named_for_is_no_sign_of_somebody_else(scene: Scene) -> None:
-    """cat(1) for one file can be gone before the kernel's word of it is read."""
+def test_what_nobody_is_named_for_during_an_attack_comes_back_too(scene: Scene) -> None:
+    """mv(1) for one file can be gone before the kernel's word of it is read."""
     unnamed = scene.tree.index + 1
-    scene.create(b"a.csv", b"data")
-    scene.create(b"b.csv", b"data")
+    for name in (b"a.csv", b"b.csv", b"c.csv", b"later.csv"):
+        scene.create(name, b"data")
     since = scene.begin()
     scene.write(b"a.csv", b"garbage", ATTACKER)
     scene.record(Kind.WRITE, b"a.csv", unnamed)
-    scene.write(b"b.csv", b"garbage", ATTACKER)
-    scene.delete(b"b.csv", unnamed)
-    scene.create(b"b.csv", b"another file", unnamed)
+    scene.create(b".r", b"garbage", unnamed, preserve=False)
+    scene.rename(b".r", b"b.csv", unnamed)
+    scene.delete(b"c.csv", unnamed)
+    scene.create(b"somebodys.csv", b"new", unnamed, preserve=False)
+    scene.write(b"a.csv", b"garbage", ATTACKER)
+    incident = scene.incident(since)
+    scene.write(b"later.csv", b"after the attack", unnamed)
 
-    steps = scene.steps(scene.plan(since))
-    assert steps[b"a.csv"].conflict is Conflict.NONE and steps[b"a.csv"].act is Act.COPY
-    assert steps[b"b.csv"].conflict is Conflict.CHANGED_SINCE, "a name that was taken is somebody's"
+    scene.store.flush()
+    steps = scene.steps(scene.restorer.plan(incident))
+    assert {name: (steps[name].conflict, steps[name].lost) for name in (b"a.csv", b"b.csv", b"c.csv")} == dict.fromkeys(
+        (b"a.csv", b"b.csv", b"c.csv"), (Conflict.NONE, False)
+    )
+    assert "nobody is named" in steps[b"b.csv"].text and "nobody is named" not in steps[b"a.csv"].text
+    assert not steps.keys() & {b"somebodys.csv", b"later.csv"}, "what came may be anybody's, and so is what came later"
+    assert not any(step.lost for step in steps.values())
+
+
+def test_what_came_back_is_not_taken_away_by_the_restore_of_another_incident(scene: Scene) -> None:
+    scene.create(b"a.csv", b"data")
+    since = scene.begin()
+    scene.create(b".r", b"garbage", ATTACKER)
+    scene.rename(b".r", b"a.csv", ATTACKER)
+    for turn in range(2):
+        done = scene.restore(since)
+        assert scene.full(b"a.csv") and (scene.root / "a.csv").read_bytes() == b"data", turn
+        assert done[b"a.csv"].act is (Act.NOTHING if turn else Act.LINK)
 
 
 @pytest.mark.parametrize("way", ["link", "file", "outside"])

@@ -155,6 +155,11 @@ impl Grouping {
                 break;
             };
             match self.programs.role(&above) {
+                // What an account without privileges does is not laid at the door of the root process that started
+                // it: all that is stopped for it is its own.
+                Role::Plain | Role::Shell if above.uid == 0 && top.uid != 0 => {
+                    return (self.jobs(&above, &top), None)
+                }
                 Role::Plain => top = above,
                 Role::Shell => return (self.job(&above, &top), None),
                 Role::Server if works_for_client(&above, lineage) => {
@@ -186,9 +191,14 @@ impl Grouping {
                 ..self.of_process(Kind::Terminal, shell)
             };
         }
+        self.jobs(shell, top)
+    }
+
+    /// Children of one process that run the same program for the same account.
+    fn jobs(&self, above: &Process, top: &Process) -> Group {
         let fields: [&[u8]; 5] = [
-            &shell.pid.to_le_bytes(),
-            &shell.start_ticks.to_le_bytes(),
+            &above.pid.to_le_bytes(),
+            &above.start_ticks.to_le_bytes(),
             &top.exe.dev.to_le_bytes(),
             &top.exe.ino.to_le_bytes(),
             &top.uid.to_le_bytes(),

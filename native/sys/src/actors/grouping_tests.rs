@@ -151,6 +151,28 @@ fn background_jobs_are_one_by_executable_and_user() {
 }
 
 #[test]
+fn what_lost_its_privileges_is_not_the_roots_who_started_it() {
+    let mut host = Host::default();
+    host.add(1, 0, 1, |_| {});
+    host.add(10, 1, 10, |p| p.uid = 0);
+    for pid in [11, 12] {
+        host.add(pid, 10, 10, |p| p.uid = 1000);
+    }
+    host.add(13, 11, 10, |p| p.uid = 1000);
+    host.add(14, 13, 10, |p| p.uid = 0);
+    host.add(15, 10, 10, |p| p.uid = 0);
+    let first = host.group(11);
+    assert_eq!(first.kind, Kind::Jobs);
+    for same in [12, 13] {
+        assert_eq!(host.group(same).key, first.key, "{same}");
+    }
+    // what came by privileges through it (a set-user-ID program) is still its doing
+    assert_eq!(host.group(14).key, first.key);
+    assert_ne!(host.group(10).key, first.key);
+    assert_eq!(host.group(15).key, host.group(10).key);
+}
+
+#[test]
 fn an_orphan_belongs_to_its_sessions_leader() {
     let mut host = Host::default();
     host.add(1, 0, 1, |_| {});
