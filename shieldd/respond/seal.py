@@ -6,6 +6,8 @@ watcher from judging it, and turns a request for many files into group commits.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -164,7 +166,15 @@ class Sealer:
         return Result(path, Outcome.DONE, done.path, done.size)
 
     def act(self, tree: GuardedTree, path: bytes, *, threat_id: str, why: str, inode: tuple[int, int] | None) -> None:
-        """`seal`, as a decision asks for it."""
+        """`seal`, as a decision asks for it: of a file that everybody may get at, if that is still so.
+
+        Copies are often open to all until their last step, which gives them the mode of what they are copies of.
+        """
+        if not _open_to_all(tree, path):
+            action = announced(ActionKind.SEAL, tree, path, threat_id=threat_id, reason=why)
+            self._ledger.intend([action])
+            self._ledger.finish([Ended(action.id, Outcome.SKIPPED, "no longer open to everybody", "")])
+            return
         self.seal(tree, path, threat_id=threat_id, why=why, inode=inode)
 
     def seal_many(
@@ -237,3 +247,12 @@ class Sealer:
             sealed_at_ns=done.sealed_at_ns,
             digest=done.blake3,
         )
+
+
+def _open_to_all(tree: GuardedTree, path: bytes) -> bool:
+    """Whether the mode lets others read or write it; what cannot be looked at is for the act itself to refuse."""
+    try:
+        mode = os.stat(path, dir_fd=tree.root_fd, follow_symlinks=False).st_mode
+    except OSError:
+        return True
+    return bool(mode & (stat.S_IROTH | stat.S_IWOTH))

@@ -146,6 +146,6 @@ def test_it_is_left_alone(
     assert daemon.quarantined() == []
     assert daemon.sealed() == []
     assert daemon.contained() == []
-    assert daemon.actions() == []
+    assert [action for action in daemon.actions() if action["outcome"] != "skipped"] == []
     assert daemon.client.get("/v1/status")["watch"]["lost"] == 0
     assert time.monotonic() - started < 120

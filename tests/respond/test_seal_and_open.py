@@ -148,3 +148,15 @@ def test_the_undo_is_safe_to_paste_and_names_the_file_that_there_is(bench: Bench
     shown = subprocess.run([shell, "-c", f"shieldctl() {{ printf '%s\\0' \"$@\"; }}; {undo}"], capture_output=True)
     assert shown.stdout.split(b"\0") == [b"files", b"open", os.path.join(root, result.to), b""]
     assert not (bench.root / "pwned").exists()
+
+
+def test_a_decision_to_seal_is_moot_once_the_file_is_open_to_nobody_else(bench: Bench) -> None:
+    """A copy that is open to all until its last step gets the mode of what it is a copy of."""
+    where = bench.root / "copy.csv"
+    where.write_bytes(b"patients")
+    where.chmod(0o640)
+    bench.sealer.act(bench.tree, b"copy.csv", threat_id="t1", why="exposed", inode=None)
+    assert where.read_bytes() == b"patients"
+    where.chmod(0o644)
+    bench.sealer.act(bench.tree, b"copy.csv", threat_id="t1", why="exposed", inode=None)
+    assert not where.exists() and where.with_name("copy.csv.shield").exists()
