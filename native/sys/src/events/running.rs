@@ -64,19 +64,19 @@ impl<F: Front + Send + 'static, S: Side<F>> Running<F, S> {
     pub(crate) fn expect(&self, tree: u16, path: &[u8], kinds: u16, count: u16, ttl: Duration) {
         let now_ns = super::clocks().1;
         let until = now_ns.saturating_add(ttl.as_nanos() as u64);
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.enter();
         if count > 0 {
             let expected = state.expected();
             return expected.add(tree, path, kinds, count, until, now_ns);
         }
-        // Exact, because the reader reads under this lock: what the act did is queued by now.
-        let last = state.queued_until();
+        // What the act did is queued by now, or in the reader's hand: it takes nothing without having said so.
+        let last = state.queued_until() + self.shared.in_hand.load(Ordering::SeqCst);
         state.expected().end(tree, path, until, last);
     }
 
     /// See [`super::Watch::rescan`].
     pub(crate) fn rescan(&self, tree: u16) -> bool {
-        let known = lock(&self.shared.state).rescan(tree);
+        let known = self.shared.enter().rescan(tree);
         if known {
             self.shared.ready.notify_all();
         }

@@ -1,7 +1,7 @@
 //! The consumer's loop, the same for every source: wait for records, take them, hand them out, walk when idle.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,10 @@ pub(crate) trait Side<F: Front> {
 /// What reader and consumer share.
 pub(crate) struct Shared<F> {
     pub(crate) state: Mutex<F>,
+    /// Whoever wants the state while the reader goes round holds this meanwhile, and the reader waits for it.
+    turn: Mutex<()>,
+    /// A reader that reads without the state has, or may have, so many bytes in hand that the state does not know of.
+    pub(crate) in_hand: AtomicU64,
     pub(crate) ready: Condvar,
     pub(crate) stopped: AtomicBool,
     pub(crate) wake: OwnedFd,
@@ -173,10 +177,25 @@ impl<F: Front> Shared<F> {
         use rustix::event::{eventfd, EventfdFlags};
         Ok(Shared {
             state: Mutex::new(state),
+            turn: Mutex::new(()),
+            in_hand: AtomicU64::new(0),
             ready: Condvar::new(),
             stopped: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
+    }
+
+    /// The state, for all but the reader. A mutex favours who had it last; a reader with a long queue to read would
+    /// never let anybody in.
+    pub(crate) fn enter(&self) -> MutexGuard<'_, F> {
+        let _turn = lock(&self.turn);
+        lock(&self.state)
+    }
+
+    /// The state for the reader, after whoever waits for it.
+    pub(crate) fn enter_to_read(&self) -> MutexGuard<'_, F> {
+        drop(lock(&self.turn));
+        lock(&self.state)
     }
 
     /// Wakes the reader and whoever waits for a batch, for good.
@@ -225,7 +244,7 @@ impl<F: Front> Shared<F> {
                 let until = (taking.last + GATHER).min(deadline);
                 self.gather(until);
             }
-            let mut state = lock(&self.state);
+            let mut state = self.enter();
             let now_ns = super::clocks().1;
             if state.is_idle() && state.pending().is_empty() {
                 let work = taking.drain.next_work(&state);
@@ -265,7 +284,7 @@ impl<F: Front> Shared<F> {
     /// Lets a busy queue fill a little: fewer, larger batches cost less and merge more.
     fn gather(&self, until: Instant) {
         let now = Instant::now();
-        if now < until && lock(&self.state).pending().recs.len() < PLENTY {
+        if now < until && self.enter().pending().recs.len() < PLENTY {
             std::thread::sleep(until - now);
         }
     }

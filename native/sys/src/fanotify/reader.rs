@@ -70,7 +70,7 @@ fn empty(
         }
         let before_ns = tick();
         // Read under the lock: whoever holds it knows what was read and what is still queued (`Expected::end`).
-        let mut state = lock(&shared.state);
+        let mut state = shared.enter_to_read();
         let Ok(records) = group.read(buffer) else {
             state.emptied(before_ns);
             wake_consumer(shared, &state);

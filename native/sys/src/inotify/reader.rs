@@ -59,9 +59,12 @@ fn idle(shared: &Shared<State>) -> bool {
 fn empty(shared: &Shared<State>, queue: &OwnedFd, buffer: &mut [u8]) -> bool {
     let mut due = false;
     while !shared.stopped.load(Ordering::Acquire) {
-        // Read under the lock: whoever holds it knows what was read and what is still queued (`Expected::end`).
-        let mut state = lock(&shared.state);
-        let length = match rustix::io::read(queue, &mut *buffer) {
+        // Said before it is read, taken back under the lock: see `Running::expect`.
+        shared.in_hand.store(BUFFER as u64, Ordering::SeqCst);
+        let read = rustix::io::read(queue, &mut *buffer);
+        let mut state = shared.enter_to_read();
+        shared.in_hand.store(0, Ordering::SeqCst);
+        let length = match read {
             Ok(length) if length > 0 => length,
             _ => return due, // empty (EAGAIN), or interrupted: poll tells
         };
